@@ -1,0 +1,130 @@
+"""Reading runs of pages: once, into private memory, and never again from the file.
+
+Checksum, hash, zero test and frame all use the very bytes that were read. So a torn page and
+its hash are a sound pair: WAL replay heals the page, and the next backup sees a difference. A
+page that is read again because its checksum failed replaces those bytes first.
+
+A failing page whose LSN is at or after the backup's start was being written when we read it,
+and is restored from WAL: it is only noted here, and judged when the backup's stop is known. Any
+other is read again, up to five times over a second: the server may be in the middle of writing
+it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pgkeep.postgres.lsn import Lsn
+from pgkeep.postgres.page import HASH_SIZE, FailedPage, PageScan, scan_pages
+
+RUN_BYTES = 1 << 20
+_REREADS = 5
+_PAUSE_SECONDS = 0.2
+_PATIENT_RUNS = 8
+
+
+class SuspectPage(NamedTuple):
+    """A page (counted in its file) whose checksum fails. ``lsn`` is what its header claims."""
+
+    page: int
+    lsn: Lsn
+
+
+@dataclass(frozen=True)
+class PageFormat:
+    """How the pages of a file are to be looked at. ``first_block`` is the file's, in its
+    relation."""
+
+    page_size: int
+    key: bytes
+    verify: bool
+    first_block: int
+    start_lsn: Lsn
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was read at ``offset`` of a file: ``data`` is a view that the next read overwrites."""
+
+    offset: int
+    data: memoryview
+    hashes: bytes
+    zero_runs: tuple[tuple[int, int], ...]
+    suspects: tuple[SuspectPage, ...]
+
+
+@dataclass
+class RunReader:
+    """Reads one open file. Made for one thread, whose buffer it fills."""
+
+    handle: int
+    buffer: memoryview
+    format: PageFormat
+    sleep: Callable[[float], None] = time.sleep
+    _bad_runs: int = field(default=0, init=False)
+
+    def read(self, offset: int, length: int) -> Run | None:
+        """Read up to ``length`` bytes (at most RUN_BYTES) from ``offset``; None at the end of
+        file."""
+        data = self.buffer[: self._fill(offset, length)]
+        if not len(data):
+            return None
+        page = offset // self.format.page_size
+        scan = self._scan(data, page)
+        suspects: list[SuspectPage] = []
+        if scan.failed:
+            scan, suspects = self._judge(offset, data, scan)
+        return Run(offset, data, scan.hashes, tuple(scan.zero_runs()), tuple(suspects))
+
+    def _fill(self, offset: int, length: int) -> int:
+        filled = 0
+        while filled < length:
+            count = os.preadv(self.handle, [self.buffer[filled:length]], offset + filled)
+            if count == 0:
+                break
+            filled += count
+        return filled
+
+    def _scan(self, data: memoryview, page: int) -> PageScan:
+        return scan_pages(
+            data,
+            key=self.format.key,
+            page_size=self.format.page_size,
+            first_block=self.format.first_block + page,
+            verify=self.format.verify,
+        )
+
+    def _judge(
+        self, offset: int, data: memoryview, scan: PageScan
+    ) -> tuple[PageScan, list[SuspectPage]]:
+        first = offset // self.format.page_size
+        for attempt in range(_REREADS):
+            if all(bad.lsn >= self.format.start_lsn for bad in scan.failed):
+                break
+            if attempt or self._bad_runs >= _PATIENT_RUNS:
+                # A file that is damaged throughout would cost a second for each of its megabytes.
+                if self._bad_runs >= _PATIENT_RUNS:
+                    break
+                self.sleep(_PAUSE_SECONDS)
+            for bad in scan.failed:
+                self._read_again(offset, data, bad)
+            scan = self._scan(data, first)
+        if any(bad.lsn < self.format.start_lsn for bad in scan.failed):
+            self._bad_runs += 1
+        return scan, [SuspectPage(first + bad.index, bad.lsn) for bad in scan.failed]
+
+    def _read_again(self, offset: int, data: memoryview, bad: FailedPage) -> None:
+        size = self.format.page_size
+        start = bad.index * size
+        fresh = os.pread(self.handle, size, offset + start)
+        if len(fresh) == size:  # else the file was truncated here, and WAL has the rest
+            data[start : start + size] = fresh
+
+
+def hashes_of(run: Run, first: int, last: int) -> bytes:
+    """The hashes of pages [first, last) of a run."""
+    return run.hashes[first * HASH_SIZE : last * HASH_SIZE]

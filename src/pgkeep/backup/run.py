@@ -1,0 +1,376 @@
+"""One full backup, from the first question to the second copy of the manifest.
+
+The order is the promise: prove that the directory is the server's and that WAL arrives; copy;
+stop; see every segment from start to stop in the repository; have every pack stored; only then
+create the manifest, twice. Whatever happens before that leaves packs that nobody names.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pgkeep import __version__
+from pgkeep.backup.copy import CopiedFile, Copier, CopyFormat
+from pgkeep.backup.mapping import MapCollector
+from pgkeep.backup.packing import PackFiller, PackStream
+from pgkeep.backup.prepare import (
+    DataDirectory,
+    boot_facts,
+    find_data_directory,
+    prove_data_directory,
+    recorded_facts,
+)
+from pgkeep.backup.proof import check_archiving, wait_for_segments
+from pgkeep.backup.reader import RUN_BYTES
+from pgkeep.backup.source import CONTROL_FILE, Source, SourceFile, outside_file, walk_data_directory
+from pgkeep.backup.throttle import RateLimit, lower_priority
+from pgkeep.errors import BackupError, ObjectExists
+from pgkeep.postgres.backup_session import BackupSession, StartedBackup, StoppedBackup
+from pgkeep.postgres.connection import ServerConnection
+from pgkeep.postgres.datadir import external_config_files, read_control_bytes
+from pgkeep.postgres.facts import ServerFacts
+from pgkeep.postgres.page import scan_pages
+from pgkeep.postgres.wal_name import segments_between
+from pgkeep.progress import Progress
+from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.manifest import DATA_DIRECTORY, Head, ManifestBuilder, Tablespace
+from pgkeep.repository.map import Extent, FileMap
+from pgkeep.repository.record import build_record
+from pgkeep.repository.system import check_system
+from pgkeep.seal.keyring import PageHashKey
+from pgkeep.units import to_utc_text
+
+_PIN_SECONDS = 6 * 3600.0
+_NAME_ATTEMPTS = 60
+
+
+@dataclass(frozen=True)
+class BackupOptions:
+    """How a backup is to be made. ``rate_limit`` in bytes a second, ``archive_timeout`` in
+    seconds."""
+
+    cluster: str
+    jobs: int
+    level: int
+    host: str
+    pgdata: str | None = None
+    rate_limit: int | None = None
+    archive_timeout: float = 60.0
+    force_version: str | None = None
+    spread_checkpoint: bool = False
+    low_priority: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BackupReport:
+    """A backup that exists. ``failed`` lists (path, page) of damaged pages: then it is not good."""
+
+    head: Head
+    failed: tuple[tuple[str, int], ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass
+class _Attempt:
+    """What one run knows so far."""
+
+    repository: Repository
+    layout: Layout
+    options: BackupOptions
+    progress: Progress
+    facts: ServerFacts
+    directory: DataDirectory
+    hash_key: PageHashKey
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
+    began: float = field(default_factory=time.monotonic)
+    manifest: ManifestBuilder = field(default_factory=ManifestBuilder)
+    copy_seconds: float = 0.0
+
+    def by(self) -> Mapping[str, Any]:
+        return {"host": self.options.host, "pid": os.getpid(), "version": __version__}
+
+
+def run_backup(
+    repository: Repository,
+    connection: ServerConnection,
+    options: BackupOptions,
+    *,
+    progress: Progress,
+) -> BackupReport:
+    """Make a full backup; returns when both copies of its manifest are durable.
+
+    Raises ``WrongDataDirectory``, ``ArchivingNotWorking``, ``UnknownSystem``, ``CopyRefused``,
+    ``StoreError``, ``ServerError``, ``LocalIOError``; after any of them there is no new backup.
+    """
+    facts = connection.server_facts()
+    directory = find_data_directory(facts, options.pgdata, force_version=options.force_version)
+    check_system(repository.store, options.cluster, facts.system_identifier)
+    check_archiving(connection)
+    if options.low_priority:
+        lower_priority()
+    attempt = _Attempt(
+        repository,
+        Layout(options.cluster, facts.system_identifier),
+        options,
+        progress,
+        facts,
+        directory,
+        repository.keyring.page_hash_key(),
+    )
+    if not repository.keyring.can_read_metadata:
+        progress.warn(
+            "This host has no key for the repository's metadata: it makes full backups only, and "
+            "cannot list them. Run pgkeep init here once with PGKEEP_IDENTITY to change that."
+        )
+    try:
+        return _run(attempt, connection)
+    finally:
+        attempt.manifest.close()
+
+
+def _run(attempt: _Attempt, connection: ServerConnection) -> BackupReport:
+    pins = _Pins(attempt)
+    pins.renew()
+    stream = PackStream(
+        attempt.repository,
+        attempt.layout,
+        attempt.id,
+        writers=attempt.options.jobs,
+        page_size=attempt.facts.block_size,
+        hash_key=attempt.hash_key,
+        level=attempt.options.level,
+    )
+    try:
+        with BackupSession(connection) as session:
+            started = _start(attempt, session, connection)
+            collector = MapCollector(stream, attempt.manifest, page_size=attempt.facts.block_size)
+            source = _copy(attempt, session, stream, collector, started, pins)
+            stopped = _stop(attempt, session, stream, collector, started)
+        for pack in stream.close():
+            attempt.manifest.add_pack(pack)
+        _describe(attempt, source)
+        _see_wal(attempt, connection, started, stopped)
+        head = _publish(attempt, started, stopped)
+    except BaseException:
+        stream.abort()
+        raise
+    return BackupReport(head, tuple(sorted(collector.failed)), tuple(source.left_out))
+
+
+def _start(
+    attempt: _Attempt, session: BackupSession, connection: ServerConnection
+) -> StartedBackup:
+    attempt.progress.phase("waiting for a checkpoint")
+    before = time.monotonic()
+    started = session.start(f"pgkeep {attempt.id}", not attempt.options.spread_checkpoint)
+    boot = boot_facts(attempt.directory.path, time.monotonic() - before)
+    prove_data_directory(session, attempt.directory.path)
+    attempt.manifest.add_fact("boot", boot)
+    if not started.from_standby:
+        attempt.progress.phase("checking that WAL arrives in the repository")
+        session.switch_wal()
+        first = [*_segments(attempt, started, started.start_lsn + 1)][:1]
+        _wait(attempt, connection, first)
+    return started
+
+
+def _copy(
+    attempt: _Attempt,
+    session: BackupSession,
+    stream: PackStream,
+    collector: MapCollector,
+    started: StartedBackup,
+    pins: _Pins,
+) -> Source:
+    facts, pgdata = attempt.facts, attempt.directory.path
+    source = walk_data_directory(
+        pgdata, major=facts.major, catalog_version=attempt.directory.control.catalog_version
+    )
+    outside = [outside_file(place) for place in external_config_files(facts, pgdata)]
+    files = [*source.files, *(file for file in outside if file)]
+    copier = Copier(
+        stream,
+        CopyFormat(
+            facts.block_size,
+            attempt.hash_key.key,
+            facts.data_checksums,
+            facts.relation_segment_blocks,
+            started.start_lsn,
+        ),
+        jobs=attempt.options.jobs,
+        rate=RateLimit(attempt.options.rate_limit),
+        listener=attempt.progress,
+    )
+    attempt.progress.phase("copying")
+    attempt.progress.total(sum(file.size_bytes for file in files), len(files))
+    before = time.monotonic()
+
+    def keepalive() -> None:
+        session.keepalive()
+        pins.renew()
+
+    copier.copy(files, done=collector.add, keepalive=keepalive)
+    attempt.copy_seconds = time.monotonic() - before
+    return source
+
+
+def _stop(
+    attempt: _Attempt,
+    session: BackupSession,
+    stream: PackStream,
+    collector: MapCollector,
+    started: StartedBackup,
+) -> StoppedBackup:
+    attempt.progress.phase("ending the backup")
+    stopped = session.stop()
+    filler = stream.open(pooled=False)
+    made = {"backup_label": stopped.label_file, "tablespace_map": stopped.tablespace_map}
+    made[CONTROL_FILE] = read_control_bytes(attempt.directory.path)[0]
+    for path, content in made.items():
+        if content:
+            collector.add(_made_file(attempt, filler, path, content))
+    filler.flush()
+    collector.finish(start_lsn=started.start_lsn, stop_lsn=stopped.stop_lsn)
+    return stopped
+
+
+def _made_file(attempt: _Attempt, filler: PackFiller, path: str, content: bytes) -> CopiedFile:
+    """A file whose content does not come from the copy."""
+    size = attempt.facts.block_size
+    scan = scan_pages(content, key=attempt.hash_key.key, page_size=size, verify=False)
+    now = time.time_ns() // 1000
+    file = SourceFile(path, path, DATA_DIRECTORY, len(content), 0o600, now, now, 0)
+    assert len(content) <= RUN_BYTES, path
+    frame = filler.add_data(content, scan.hashes)
+    pages = -(-len(content) // size)
+    return CopiedFile(file, FileMap(path, len(content), [frame], [Extent(0, pages, 0, 0)]), ())
+
+
+def _describe(attempt: _Attempt, source: Source) -> None:
+    """Everything of the manifest's body but files and packs."""
+    manifest = attempt.manifest
+    for path, mode in source.directories.items():
+        manifest.add_directory(path, mode)
+    for path, target in source.links.items():
+        manifest.add_link(path, target)
+    for space in attempt.facts.tablespaces:
+        manifest.add_tablespace(Tablespace(space.oid, space.name, space.location))
+    manifest.add_fact("server", recorded_facts(attempt.facts))
+    kind, shown = attempt.hash_key.kind, attempt.hash_key.shown
+    manifest.add_fact("hash", {"kind": kind, "shown": shown.hex()})
+
+
+def _see_wal(
+    attempt: _Attempt,
+    connection: ServerConnection,
+    started: StartedBackup,
+    stopped: StoppedBackup,
+) -> None:
+    attempt.progress.phase("waiting for the backup's last WAL to arrive")
+    _wait(attempt, connection, [*_segments(attempt, started, stopped.stop_lsn)])
+
+
+def _publish(attempt: _Attempt, started: StartedBackup, stopped: StoppedBackup) -> Head:
+    """Create both copies of the manifest, under the first free name."""
+    store, layout = attempt.repository.store, attempt.layout
+    head = _head(attempt, started, stopped)
+    moment = started.started_at.astimezone(UTC)
+    for _ in range(_NAME_ATTEMPTS):
+        head = replace(head, backup=f"{moment:%Y%m%dT%H%M%SZ}")
+        moment += timedelta(seconds=1)
+        if store.exists(layout.manifest_copy(head.backup)):
+            continue
+        if store.exists(layout.voids + head.backup):
+            continue
+        data = attempt.manifest.build(attempt.repository.keyring, head)
+        try:
+            store.put(layout.manifest(head.backup), data, if_absent=True)
+        except ObjectExists:
+            continue
+        store.put(layout.manifest_copy(head.backup), data, if_absent=True)
+        return head
+    raise BackupError(
+        f"No free name was found for the backup of {attempt.options.cluster}.",
+        why=f"All {_NAME_ATTEMPTS} seconds from its start on are taken.",
+        remedy="Do not start so many backups at once.",
+    )
+
+
+def _head(attempt: _Attempt, started: StartedBackup, stopped: StoppedBackup) -> Head:
+    files, size, failed = attempt.manifest.totals()
+    facts = attempt.facts
+    return Head(
+        backup="",
+        attempt=attempt.id,
+        cluster=attempt.options.cluster,
+        system_identifier=str(facts.system_identifier),
+        kind="full",
+        parent=None,
+        started=to_utc_text(started.started_at),
+        ended=to_utc_text(stopped.stopped_at),
+        start_lsn=str(started.start_lsn),
+        stop_lsn=str(stopped.stop_lsn),
+        timeline=int(started.timeline),
+        wal_segment_size=facts.wal_segment_size,
+        page_size=facts.block_size,
+        checksums=facts.data_checksums,
+        postgres=facts.version,
+        postgres_major=facts.major,
+        files=files,
+        database_bytes=size,
+        added_bytes=attempt.manifest.stored_bytes,
+        stored_bytes=attempt.manifest.stored_bytes,
+        failed_pages=failed,
+        from_standby=started.from_standby,
+        host=attempt.options.host,
+        level=attempt.options.level,
+        note=attempt.options.note,
+        copy_seconds=round(attempt.copy_seconds, 3),
+        total_seconds=round(time.monotonic() - attempt.began, 3),
+        pgkeep=__version__,
+    )
+
+
+def _segments(attempt: _Attempt, started: StartedBackup, stop: int) -> list[str]:
+    size = attempt.facts.wal_segment_size
+    end = type(started.start_lsn)(stop)
+    return list(segments_between(started.start_lsn, end, started.timeline, size))
+
+
+def _wait(attempt: _Attempt, connection: ServerConnection, names: list[str]) -> None:
+    wait_for_segments(
+        attempt.repository,
+        attempt.layout,
+        names,
+        timeout_seconds=attempt.options.archive_timeout,
+        connection=connection,
+    )
+
+
+class _Pins:
+    """The pin that keeps this attempt's packs from being swept: made first, renewed in time."""
+
+    def __init__(self, attempt: _Attempt) -> None:
+        self._attempt = attempt
+        self._number = 0
+        self._renewed = 0.0
+
+    def renew(self) -> None:
+        """Create the pin's next number when the last one is getting old."""
+        now = time.monotonic()
+        if self._number and now - self._renewed < _PIN_SECONDS:
+            return
+        self._number += 1
+        members = {"attempt": self._attempt.id, "purpose": "backup", "backup": None}
+        at = to_utc_text(datetime.now(UTC))
+        record = build_record("pin", members, at=at, by=dict(self._attempt.by()))
+        key = self._attempt.layout.pin(self._attempt.id, self._number)
+        self._attempt.repository.store.put(key, record, if_absent=True)
+        self._renewed = now
