@@ -1,7 +1,6 @@
 """Making a base backup: read a data directory once, in parallel, and store what was read.
 
-*Source*: the data directory as it was walked. *Run*: up to 1 MiB of one file, read, checked,
-hashed and
-packed while it is in the cache. *Proof*: WAL that is seen in the repository, before the copy and
-after.
+The words of this package are *source* (the data directory as it was walked), *run* (up to 1 MiB
+of one file, read, checked, hashed and packed while it is in the cache) and *proof* (WAL that is
+seen in the repository, before the copy and after).
 """

@@ -8,7 +8,7 @@ Files change while we read, which is fine as long as WAL has the changes. A file
 was dropped. A file that shrank ends where the reading ended. What grew beyond the size at the
 walk was written after the backup began, so WAL has it. Where one stretch ended short and a
 later one did not, the file was truncated and extended meanwhile: zeros stand between, as in any
-copy.
+copy, from the last whole page on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from pgkeep.backup.packing import PackFiller, PackStream
-from pgkeep.backup.reader import RUN_BYTES, PageFormat, Run, RunReader, SuspectPage, hashes_of
+from pgkeep.backup.reader import (
+    RUN_BYTES,
+    PageFormat,
+    Patience,
+    Run,
+    RunReader,
+    SuspectPage,
+    hashes_of,
+)
 from pgkeep.backup.source import SourceFile
 from pgkeep.backup.throttle import RateLimit
 from pgkeep.errors import LocalIOError
@@ -72,6 +80,7 @@ class _Stretch:
     file: SourceFile
     start: int
     end: int
+    patience: Patience
     read_to: int = 0
     vanished: bool = False
     frames: list[FrameAddress] = field(default_factory=list)
@@ -102,7 +111,8 @@ class Copier:
         self._stream, self._format = stream, copy_format
         self._jobs, self._rate, self._listener = jobs, rate, listener
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._patience = Patience()
 
     def copy(
         self,
@@ -127,8 +137,8 @@ class Copier:
                     self._finish(stretch, gatherings, done)
                 if not self._stop.is_set():
                     filler.flush()
-            except BaseException:
-                self._stop.set()
+            except BaseException as error:
+                self._give_up(error)
                 raise
 
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="copy") as pool:
@@ -139,22 +149,29 @@ class Copier:
                     for future in finished:
                         future.result()
                     keepalive()
-            except BaseException:
-                self._stop.set()
+            except BaseException as error:
+                self._give_up(error)
                 raise
+
+    def _give_up(self, error: BaseException) -> None:
+        """Let no worker go on, whether it reads, sleeps or waits for a buffer."""
+        self._stop.set()
+        self._stream.fail(error)
+        self._rate.stop()
 
     def _tasks(
         self, files: list[SourceFile], gatherings: dict[str, _Gathering]
     ) -> Iterator[_Stretch]:
         for file in files:
             starts = range(0, max(file.size_bytes, 1), STRETCH_BYTES)
+            patience = Patience(self._patience)
             with self._lock:
                 gatherings[file.path] = _Gathering(len(starts))
             for start in starts:
-                yield _Stretch(file, start, min(start + STRETCH_BYTES, file.size_bytes))
+                yield _Stretch(file, start, min(start + STRETCH_BYTES, file.size_bytes), patience)
 
     def _next(self, tasks: Iterator[_Stretch]) -> _Stretch | None:
-        with _TASKS:
+        with self._turn:
             return None if self._stop.is_set() else next(tasks, None)
 
     def _copy_stretch(self, stretch: _Stretch, filler: PackFiller, buffer: memoryview) -> None:
@@ -168,7 +185,7 @@ class Copier:
         except OSError as error:
             raise _unreadable(file, error) from error
         try:
-            reader = RunReader(handle, buffer, self._format.of(file))
+            reader = RunReader(handle, buffer, self._format.of(file), stretch.patience)
             while stretch.read_to < stretch.end and not self._stop.is_set():
                 length = min(RUN_BYTES, stretch.end - stretch.read_to)
                 self._rate.spend(length)
@@ -178,6 +195,8 @@ class Copier:
                 self._store(run, stretch, filler)
                 stretch.read_to += len(run.data)
                 self._listener.advance(len(run.data))
+                if len(run.data) < length:
+                    break  # it ended here; should it grow again now, then not from a page's start
         except OSError as error:
             raise _unreadable(file, error) from error
         finally:
@@ -222,9 +241,6 @@ class Copier:
                 done(copied)
 
 
-_TASKS = threading.Lock()
-
-
 def _outside_holes(
     zero_runs: Iterable[tuple[int, int]], pages: int
 ) -> Iterator[tuple[int, int, bool]]:
@@ -248,18 +264,21 @@ def _assemble(stretches: list[_Stretch], page_size: int) -> CopiedFile | None:
     file = stretches[0].file
     if stretches[0].vanished:
         return None
-    read = [stretch.read_to for stretch in stretches if stretch.read_to > stretch.start]
-    size = max(read, default=0)
+    size = max(s.read_to if s.read_to > s.start else 0 for s in stretches)
     whole = FileMap(file.path, size)
     suspects: list[SuspectPage] = []
     page = 0
     for stretch in stretches:
+        # A last, short page has nothing after it but the end of the file.
+        end = stretch.read_to // page_size if stretch.read_to < size else -(-size // page_size)
         for extent in stretch.extents:
+            pages = min(extent.pages, end - extent.first)
             if extent.first > page:
                 whole.extents.append(Extent(page, extent.first - page, HOLE, 0))
             frame = extent.frame if extent.frame == HOLE else extent.frame + len(whole.frames)
-            whole.extents.append(extent._replace(frame=frame))
-            page = extent.first + extent.pages
+            if pages:
+                whole.extents.append(extent._replace(pages=pages, frame=frame))
+            page = extent.first + pages
         whole.frames.extend(stretch.frames)
         suspects.extend(stretch.suspects)
     assert page == -(-size // page_size), (file.path, page, size)

@@ -32,11 +32,8 @@ class MapCollector:
         """One more file."""
         if copied.suspects:
             self._suspect.append(copied)
-            return
-        self._ready.append(copied)
-        self._frames += len(copied.map.frames)
-        if len(self._ready) >= _BLOCK_MAPS or self._frames >= _BLOCK_FRAMES:
-            self._store_block()
+        else:
+            self._add_judged(copied)
 
     def finish(self, *, start_lsn: Lsn, stop_lsn: Lsn) -> None:
         """Judge what had to wait, and hand over the last block and pack.
@@ -51,9 +48,15 @@ class MapCollector:
                 if not start_lsn <= suspect.lsn <= stop_lsn
             )
             self.failed.extend((copied.file.path, page) for page in copied.map.failed)
-            self._ready.append(copied)
+            self._add_judged(copied)
         self._store_block()
         self._filler.flush()
+
+    def _add_judged(self, copied: CopiedFile) -> None:
+        self._ready.append(copied)
+        self._frames += len(copied.map.frames)
+        if len(self._ready) >= _BLOCK_MAPS or self._frames >= _BLOCK_FRAMES:
+            self._store_block()
 
     def _store_block(self) -> None:
         if not self._ready:

@@ -20,6 +20,7 @@ from pgkeep.seal.envelope import FrameRef
 from pgkeep.seal.keyring import PageHashKey
 
 _SPARE_BUFFERS = 1  # one pack is stored while all workers fill theirs
+_INDEX_BYTES = 2 << 20
 
 
 class PackStream:
@@ -59,9 +60,18 @@ class PackStream:
         self.check()
         return self.stored
 
+    def fail(self, error: BaseException) -> None:
+        """Make everybody who works on this stream, or waits for a buffer, raise ``error``.
+
+        The first failure is kept. It may be any exception: what a thread of ours swallowed would
+        be a pack that is missing.
+        """
+        with self._lock:
+            self.failure = self.failure or error
+
     def abort(self) -> None:
         """Give up: nothing new is begun; what is being stored is harmless."""
-        self.failure = self.failure or Interrupted("The backup was stopped.")
+        self.fail(Interrupted("The backup was stopped."))
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def check(self) -> None:
@@ -103,11 +113,11 @@ class PackStream:
                 with self._lock:
                     self.stored.append(info)
             except BaseException as error:
-                self.failure = self.failure or error
+                self.fail(error)
             finally:
-                view.release()
                 if buffer is not None:
                     self._buffers.put(buffer)
+                view.release()
 
         self._pool.submit(store)
 
@@ -119,10 +129,12 @@ class PackFiller:
         self._stream, self._pooled = stream, pooled
         self._writer: PackWriter | None = None
         self._buffer: bytearray | None = None
+        self._hash_bytes = 0
 
     def add_data(self, plain: object, hashes: bytes) -> FrameAddress:
         """Store one frame of pages (at most 1 MiB)."""
         writer = self._ready()
+        self._hash_bytes += len(hashes)
         return _address(writer, writer.add_data(plain, hashes))
 
     def add_map_block(self, block: bytes) -> FrameAddress:
@@ -134,16 +146,21 @@ class PackFiller:
         """Hand over the pack that is being filled, if anything is in it."""
         if self._writer is not None and self._writer.frames:
             self._stream.submit(self._writer, self._buffer)
-            self._writer, self._buffer = None, None
+            self._writer, self._buffer, self._hash_bytes = None, None, 0
 
     def _ready(self) -> PackWriter:
-        if self._writer is not None and self._writer.full:
+        if self._writer is not None and self._is_full(self._writer):
             self.flush()
         if self._writer is None:
             self._buffer = self._stream.take_buffer() if self._pooled else None
             self._writer = self._stream.new_pack(buffer=self._buffer)
         self._stream.check()
         return self._writer
+
+    def _is_full(self, writer: PackWriter) -> bool:
+        # Hashes do not compress: gigabytes that shrink to a few megabytes would make an index
+        # larger than the buffer, so such packs are closed early.
+        return writer.full or self._hash_bytes >= _INDEX_BYTES
 
 
 def _address(writer: PackWriter, frame: FrameRef) -> FrameAddress:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pgkeep.errors import ConfigError, CopyRefused, WrongDataDirectory
+from pgkeep.errors import ConfigError, CopyRefused, LocalIOError, WrongDataDirectory
 from pgkeep.postgres.backup_session import BackupSession
-from pgkeep.postgres.control import ControlFile
+from pgkeep.postgres.control import CONTROL_PATH, ControlFile
 from pgkeep.postgres.datadir import read_control
 from pgkeep.postgres.exclusions import COPY_MARK
 from pgkeep.postgres.facts import ServerFacts
@@ -47,6 +47,7 @@ def find_data_directory(
             remedy="Grant it (pgkeep setup prints the statement), or set PGKEEP_PGDATA.",
         )
     path = Path(where)
+    control = read_control(path)
     if (path / COPY_MARK).exists():
         raise CopyRefused(
             f"{path} is a restored copy, and copies are not backed up under the original's name.",
@@ -54,7 +55,6 @@ def find_data_directory(
             remedy="To make it the original, follow the commands in that file; "
             "to back it up beside the original, remove it and give the copy a name of its own.",
         )
-    control = read_control(path)
     if control.system_identifier != facts.system_identifier:
         raise WrongDataDirectory(
             f"{path} is not the data directory of the server that answered.",
@@ -93,9 +93,16 @@ def recorded_facts(facts: ServerFacts) -> dict[str, Any]:
 
 def boot_facts(pgdata: Path, call_seconds: float) -> dict[str, Any]:
     """The kernel's boot id, and the file system's own time just before ``pg_backup_start``
-    began."""
+    began. Raises ``LocalIOError``."""
     boot = Path("/proc/sys/kernel/random/boot_id")
-    written = (pgdata / "global" / "pg_control").stat().st_mtime_ns // 1000
+    try:
+        written = (pgdata / CONTROL_PATH).stat().st_mtime_ns // 1000
+    except OSError as error:
+        raise LocalIOError(
+            f"{pgdata / CONTROL_PATH} cannot be looked at.",
+            why=f"{error.strerror}.",
+            remedy="See whether the data directory was moved or unmounted.",
+        ) from error
     return {
         "boot_id": boot.read_text().strip() if boot.exists() else None,
         "start_us": written - int(call_seconds * 1_000_000),

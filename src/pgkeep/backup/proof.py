@@ -2,16 +2,21 @@
 costs seconds and not hours, and after it, because a backup without its WAL is none.
 
 The server's word is not taken for it (``pg_stat_archiver`` may praise another archive): the
-segments are looked for where a restore will look for them.
+segments are looked for where a restore will look for them. What the server says decides only
+how long to wait: an archiver that works off a backlog, and has not come to our segments yet,
+is waited for as long as it gets on.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from pgkeep.errors import ArchivingNotWorking, ServerError
 from pgkeep.postgres.connection import ServerConnection
+from pgkeep.postgres.facts import ServerFacts
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 
@@ -19,19 +24,41 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
-def check_archiving(connection: ServerConnection) -> None:
+class ArchiverState(NamedTuple):
+    """``pg_stat_archiver`` at one moment."""
+
+    archived_count: int
+    last_archived: str | None
+    archived_at: datetime | None
+    failed_count: int
+    last_failed: str | None
+    failed_at: datetime | None
+    in_recovery: bool
+
+    def is_on_its_way(self, before: ArchiverState, segment: str) -> bool:
+        """Whether it has archived something since ``before`` and not yet reached ``segment``.
+
+        Segments are archived in the order of their names. One that was archived and is not in
+        the repository went to another place, however busy the archiver is.
+        """
+        if self.archived_count == before.archived_count or self.last_archived is None:
+            return False
+        return self.last_archived[:24] < segment
+
+
+def check_archiving(facts: ServerFacts) -> None:
     """Refuse at once when the server does not even try to archive.
 
     Raises ``ArchivingNotWorking``.
     """
-    facts = connection.server_facts()
     if facts.archives:
         return
     where = "always" if facts.is_in_recovery else "on"
+    # The command itself is not shown: it may hold a password.
+    command = "set" if facts.archive_command or facts.archive_library else "empty"
     raise ArchivingNotWorking(
         "The server does not archive its WAL, so no backup of it could be restored.",
-        why=f"archive_mode is {facts.archive_mode}, archive_command is "
-        f"{facts.archive_command or 'empty'!s}.",
+        why=f"archive_mode is {facts.archive_mode}, archive_command is {command}.",
         remedy=f"Set archive_mode = {where} (needs a restart) and archive_command = "
         "'pgkeep wal-push %p'; pgkeep setup prints all that is needed.",
     )
@@ -44,26 +71,30 @@ def wait_for_segments(
     *,
     timeout_seconds: float,
     connection: ServerConnection,
+    keepalive: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Return when every segment is stored. The timeout starts again with each that arrives.
+    """Return when every segment is stored.
 
-    Raises ``ArchivingNotWorking``, with what the server says of its last failure.
+    The timeout starts again with each that arrives, and with each file that the archiver does
+    before it comes to them. ``keepalive`` is called at every look. Raises
+    ``ArchivingNotWorking``, with what the server says of its last failure.
     """
     missing = set(names)
     deadline, pause = clock() + timeout_seconds, _FIRST_PAUSE_SECONDS
-    while True:
-        arrived = _stored(repository, layout, missing)
-        if arrived:
-            missing -= arrived
-            deadline, pause = clock() + timeout_seconds, _FIRST_PAUSE_SECONDS
-        if not missing:
-            return
+    archiver = _archiver_state(connection)
+    while missing := missing - (arrived := _stored(repository, layout, missing)):
+        before, archiver = archiver, _archiver_state(connection)
+        on_its_way = before and archiver and archiver.is_on_its_way(before, min(missing))
+        if arrived or on_its_way:
+            deadline = clock() + timeout_seconds
+        pause = _FIRST_PAUSE_SECONDS if arrived else min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
         if clock() >= deadline:
-            raise _not_archived(sorted(missing), timeout_seconds, connection, repository)
+            url = repository.store.url
+            raise _not_archived(sorted(missing), timeout_seconds, archiver=archiver, url=url)
         sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+        keepalive()
 
 
 def _stored(repository: Repository, layout: Layout, names: set[str]) -> set[str]:
@@ -76,38 +107,56 @@ def _stored(repository: Repository, layout: Layout, names: set[str]) -> set[str]
     return names & found
 
 
+def _archiver_state(connection: ServerConnection) -> ArchiverState | None:
+    """None when the server cannot be asked: after the backup's end it may stop, and its archiver
+    still finishes its work."""
+    try:
+        row = connection.row(
+            "SELECT archived_count, last_archived_wal, last_archived_time, failed_count, "
+            "last_failed_wal, last_failed_time, pg_is_in_recovery() FROM pg_stat_archiver"
+        )
+    except ServerError:
+        return None
+    return ArchiverState(*row)
+
+
 def _not_archived(
-    missing: Sequence[str],
-    waited: float,
-    connection: ServerConnection,
-    repository: Repository,
+    missing: Sequence[str], waited: float, *, archiver: ArchiverState | None, url: str
 ) -> ArchivingNotWorking:
     count = f"{len(missing)} segments, first {missing[0]}," if len(missing) > 1 else missing[0]
     return ArchivingNotWorking(
-        f"WAL does not arrive in {repository.store.url}: {count} not there after {waited:.0f} s.",
-        why=_archiver_says(connection),
-        remedy="Read the server's log for the message of archive_command, mend it, and run the "
-        "backup again. If archiving is only slow, raise PGKEEP_ARCHIVE_TIMEOUT.",
+        f"WAL does not arrive in {url}: {count} not there after {waited:.0f} s.",
+        why=_archiver_says(archiver),
+        remedy=_remedy(archiver),
         missing=", ".join(missing[:20]),
     )
 
 
-def _archiver_says(connection: ServerConnection) -> str:
-    try:
-        archived, failed, failed_count, at = connection.row(
-            "SELECT last_archived_wal, last_failed_wal, failed_count, last_failed_time "
-            "FROM pg_stat_archiver"
-        )
-    except ServerError as error:
-        return f"The server could not be asked about its archiver ({error.what})."
-    if failed_count:
+def _archiver_says(state: ArchiverState | None) -> str:
+    if state is None:
+        return "The server could not be asked about its archiver."
+    done = state.last_archived or "none"
+    if state.failed_at and (state.archived_at is None or state.failed_at > state.archived_at):
         return (
-            f"The server's archiver failed {failed_count} times, last for {failed} at {at}; "
-            f"the last success was {archived or 'none'}."
+            f"The server's archiver failed {state.failed_count} times, last for "
+            f"{state.last_failed} at {state.failed_at:%Y-%m-%d %H:%M:%S %Z}; "
+            f"the last success was {done}."
         )
-    if archived:
+    if state.last_archived:
         return (
-            f"The server says that it archived {archived} last, without failures: "
+            f"The server says that it archived {done} last, without failing since: "
             "perhaps to another place or under another cluster name."
         )
     return "The server's archiver has done nothing so far."
+
+
+def _remedy(state: ArchiverState | None) -> str:
+    if state is not None and state.in_recovery:
+        return (
+            "A standby cannot finish a WAL segment: run SELECT pg_switch_wal() on the primary, and "
+            "the backup again. On a quiet primary, set archive_timeout there."
+        )
+    return (
+        "Read the server's log for the message of archive_command, mend it, and run the "
+        "backup again. If archiving is only slow, raise PGKEEP_ARCHIVE_TIMEOUT."
+    )

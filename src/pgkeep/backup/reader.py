@@ -4,10 +4,9 @@ Checksum, hash, zero test and frame all use the very bytes that were read. So a 
 its hash are a sound pair: WAL replay heals the page, and the next backup sees a difference. A
 page that is read again because its checksum failed replaces those bytes first.
 
-A failing page whose LSN is at or after the backup's start was being written when we read it,
-and is restored from WAL: it is only noted here, and judged when the backup's stop is known. Any
-other is read again, up to five times over a second: the server may be in the middle of writing
-it.
+A failing page is read again at once: the server may be in the middle of writing it. One whose
+LSN is at or after the backup's start is restored from WAL and only noted here, to be judged when
+the backup's stop is known. Any other is read up to four times more over a second.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.page import HASH_SIZE, FailedPage, PageScan, scan_pages
 
 RUN_BYTES = 1 << 20
-_REREADS = 5
-_PAUSE_SECONDS = 0.2
-_PATIENT_RUNS = 8
+_PAUSES_SECONDS = (0.0, 0.25, 0.25, 0.25, 0.25)
+_PATIENT_RUNS_OF_FILE = 8
+_PATIENT_RUNS = 64
 
 
 class SuspectPage(NamedTuple):
@@ -46,6 +45,27 @@ class PageFormat:
     start_lsn: Lsn
 
 
+class Patience:
+    """How many damaged runs may still be waited for, of one file and of the whole backup.
+
+    A file that is damaged throughout would otherwise cost a second for each of its megabytes.
+    Shared by the threads that read one file; a lost count does no harm.
+    """
+
+    def __init__(self, whole: Patience | None = None) -> None:
+        self._left = _PATIENT_RUNS if whole is None else _PATIENT_RUNS_OF_FILE
+        self._whole = whole
+
+    @property
+    def is_left(self) -> bool:
+        return self._left > 0 and (self._whole is None or self._whole.is_left)
+
+    def spend(self) -> None:
+        self._left -= 1
+        if self._whole is not None:
+            self._whole.spend()
+
+
 @dataclass(frozen=True)
 class Run:
     """What was read at ``offset`` of a file: ``data`` is a view that the next read overwrites."""
@@ -64,8 +84,8 @@ class RunReader:
     handle: int
     buffer: memoryview
     format: PageFormat
+    patience: Patience = field(default_factory=Patience)
     sleep: Callable[[float], None] = time.sleep
-    _bad_runs: int = field(default=0, init=False)
 
     def read(self, offset: int, length: int) -> Run | None:
         """Read up to ``length`` bytes (at most RUN_BYTES) from ``offset``; None at the end of
@@ -102,19 +122,17 @@ class RunReader:
         self, offset: int, data: memoryview, scan: PageScan
     ) -> tuple[PageScan, list[SuspectPage]]:
         first = offset // self.format.page_size
-        for attempt in range(_REREADS):
-            if all(bad.lsn >= self.format.start_lsn for bad in scan.failed):
-                break
-            if attempt or self._bad_runs >= _PATIENT_RUNS:
-                # A file that is damaged throughout would cost a second for each of its megabytes.
-                if self._bad_runs >= _PATIENT_RUNS:
-                    break
-                self.sleep(_PAUSE_SECONDS)
+        patient = self.patience.is_left
+        for pause in _PAUSES_SECONDS if patient else _PAUSES_SECONDS[:1]:
+            if pause:
+                self.sleep(pause)
             for bad in scan.failed:
                 self._read_again(offset, data, bad)
             scan = self._scan(data, first)
-        if any(bad.lsn < self.format.start_lsn for bad in scan.failed):
-            self._bad_runs += 1
+            if all(bad.lsn >= self.format.start_lsn for bad in scan.failed):
+                break
+        else:
+            self.patience.spend()
         return scan, [SuspectPage(first + bad.index, bad.lsn) for bad in scan.failed]
 
     def _read_again(self, offset: int, data: memoryview, bad: FailedPage) -> None:

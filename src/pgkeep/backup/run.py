@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,6 +34,7 @@ from pgkeep.postgres.backup_session import BackupSession, StartedBackup, Stopped
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.datadir import external_config_files, read_control_bytes
 from pgkeep.postgres.facts import ServerFacts
+from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.page import scan_pages
 from pgkeep.postgres.wal_name import segments_between
 from pgkeep.progress import Progress
@@ -93,6 +94,11 @@ class _Attempt:
     manifest: ManifestBuilder = field(default_factory=ManifestBuilder)
     copy_seconds: float = 0.0
 
+    @property
+    def file_mode(self) -> int:
+        """What the server gives its files: its group may read them if it may read PG_VERSION."""
+        return 0o600 | (self.directory.path / "PG_VERSION").stat().st_mode & 0o040
+
     def by(self) -> Mapping[str, Any]:
         return {"host": self.options.host, "pid": os.getpid(), "version": __version__}
 
@@ -107,12 +113,13 @@ def run_backup(
     """Make a full backup; returns when both copies of its manifest are durable.
 
     Raises ``WrongDataDirectory``, ``ArchivingNotWorking``, ``UnknownSystem``, ``CopyRefused``,
-    ``StoreError``, ``ServerError``, ``LocalIOError``; after any of them there is no new backup.
+    ``StoreError``, ``ServerError``, ``LocalIOError``. After any of them there is no new backup,
+    unless it was the manifest's second copy that could not be stored.
     """
     facts = connection.server_facts()
     directory = find_data_directory(facts, options.pgdata, force_version=options.force_version)
     check_system(repository.store, options.cluster, facts.system_identifier)
-    check_archiving(connection)
+    check_archiving(facts)
     if options.low_priority:
         lower_priority()
     attempt = _Attempt(
@@ -156,7 +163,7 @@ def _run(attempt: _Attempt, connection: ServerConnection) -> BackupReport:
         for pack in stream.close():
             attempt.manifest.add_pack(pack)
         _describe(attempt, source)
-        _see_wal(attempt, connection, started, stopped)
+        _see_wal(attempt, connection, started, stopped, pins)
         head = _publish(attempt, started, stopped)
     except BaseException:
         stream.abort()
@@ -176,8 +183,8 @@ def _start(
     if not started.from_standby:
         attempt.progress.phase("checking that WAL arrives in the repository")
         session.switch_wal()
-        first = [*_segments(attempt, started, started.start_lsn + 1)][:1]
-        _wait(attempt, connection, first)
+        first = _segments(attempt, started, started.start_lsn)
+        _wait(attempt, connection, first, session.keepalive)
     return started
 
 
@@ -191,7 +198,10 @@ def _copy(
 ) -> Source:
     facts, pgdata = attempt.facts, attempt.directory.path
     source = walk_data_directory(
-        pgdata, major=facts.major, catalog_version=attempt.directory.control.catalog_version
+        pgdata,
+        major=facts.major,
+        catalog_version=attempt.directory.control.catalog_version,
+        tablespaces=[space.oid for space in facts.tablespaces],
     )
     outside = [outside_file(place) for place in external_config_files(facts, pgdata)]
     files = [*source.files, *(file for file in outside if file)]
@@ -229,10 +239,16 @@ def _stop(
     started: StartedBackup,
 ) -> StoppedBackup:
     attempt.progress.phase("ending the backup")
+    # After the last page and before the stop: on a standby it tells how far replay has to go,
+    # which must not be less than any page shows, nor more than the stop.
+    control = read_control_bytes(attempt.directory.path)[0]
     stopped = session.stop()
     filler = stream.open(pooled=False)
-    made = {"backup_label": stopped.label_file, "tablespace_map": stopped.tablespace_map}
-    made[CONTROL_FILE] = read_control_bytes(attempt.directory.path)[0]
+    made = {
+        CONTROL_FILE: control,
+        "backup_label": stopped.label_file,
+        "tablespace_map": stopped.tablespace_map,
+    }
     for path, content in made.items():
         if content:
             collector.add(_made_file(attempt, filler, path, content))
@@ -246,7 +262,7 @@ def _made_file(attempt: _Attempt, filler: PackFiller, path: str, content: bytes)
     size = attempt.facts.block_size
     scan = scan_pages(content, key=attempt.hash_key.key, page_size=size, verify=False)
     now = time.time_ns() // 1000
-    file = SourceFile(path, path, DATA_DIRECTORY, len(content), 0o600, now, now, 0)
+    file = SourceFile(path, path, DATA_DIRECTORY, len(content), attempt.file_mode, now, now, 0)
     assert len(content) <= RUN_BYTES, path
     frame = filler.add_data(content, scan.hashes)
     pages = -(-len(content) // size)
@@ -272,9 +288,10 @@ def _see_wal(
     connection: ServerConnection,
     started: StartedBackup,
     stopped: StoppedBackup,
+    pins: _Pins,
 ) -> None:
     attempt.progress.phase("waiting for the backup's last WAL to arrive")
-    _wait(attempt, connection, [*_segments(attempt, started, stopped.stop_lsn)])
+    _wait(attempt, connection, _segments(attempt, started, stopped.stop_lsn), pins.renew)
 
 
 def _publish(attempt: _Attempt, started: StartedBackup, stopped: StoppedBackup) -> Head:
@@ -338,19 +355,24 @@ def _head(attempt: _Attempt, started: StartedBackup, stopped: StoppedBackup) -> 
     )
 
 
-def _segments(attempt: _Attempt, started: StartedBackup, stop: int) -> list[str]:
+def _segments(attempt: _Attempt, started: StartedBackup, stop: Lsn) -> list[str]:
     size = attempt.facts.wal_segment_size
-    end = type(started.start_lsn)(stop)
-    return list(segments_between(started.start_lsn, end, started.timeline, size))
+    return list(segments_between(started.start_lsn, stop, started.timeline, size))
 
 
-def _wait(attempt: _Attempt, connection: ServerConnection, names: list[str]) -> None:
+def _wait(
+    attempt: _Attempt,
+    connection: ServerConnection,
+    names: list[str],
+    keepalive: Callable[[], None],
+) -> None:
     wait_for_segments(
         attempt.repository,
         attempt.layout,
         names,
         timeout_seconds=attempt.options.archive_timeout,
         connection=connection,
+        keepalive=keepalive,
     )
 
 

@@ -17,7 +17,8 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 class RateLimit:
     """Lets ``bytes_per_second`` pass, over all threads; None lets everything pass.
 
-    Who would exceed the rate sleeps. Time that nobody used is not saved up beyond a second.
+    Who would exceed the rate sleeps, until :meth:`stop`. Time that nobody used is not saved up
+    beyond a second.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class RateLimit:
         bytes_per_second: int | None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
-        self._rate, self._clock, self._sleep = bytes_per_second, clock, sleep
+        self._stopped = threading.Event()
+        self._rate, self._clock = bytes_per_second, clock
+        self._sleep = sleep or self._stopped.wait
         self._lock = threading.Lock()
         self._due = clock()
 
@@ -39,8 +42,12 @@ class RateLimit:
             now = self._clock()
             self._due = max(self._due, now - 1.0) + size_bytes / self._rate
             wait = self._due - now
-        if wait > 0:
+        if wait > 0 and not self._stopped.is_set():
             self._sleep(wait)
+
+    def stop(self) -> None:
+        """Wake up whoever sleeps, for the copy is given up."""
+        self._stopped.set()
 
 
 def lower_priority() -> None:

@@ -88,8 +88,14 @@ def fingerprint_of(
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def make_key_set(recipients: Sequence[str], passphrase: str | None) -> KeySet:
-    """New key pairs, their secrets sealed to the recipients or with the passphrase."""
+def make_key_set(
+    recipients: Sequence[str], passphrase: str | None, *, hosts: Sequence[tuple[str, str]] = ()
+) -> KeySet:
+    """New key pairs, their secrets sealed to the recipients or with the passphrase.
+
+    ``hosts`` are (name, public key) of hosts that get the metadata secret: here and not
+    afterwards, because only here are the secrets at hand without an identity.
+    """
     repository_secret, repository_public = age.generate_identity()
     metadata_secret, metadata_public = age.generate_identity()
 
@@ -105,6 +111,7 @@ def make_key_set(recipients: Sequence[str], passphrase: str | None) -> KeySet:
         passphrase is not None,
         seal(repository_secret),
         seal(metadata_secret),
+        tuple(_host_entry(metadata_secret, name, public) for name, public in hosts),
     )
 
 
@@ -193,13 +200,17 @@ def add_host(
 
     def build(_: int) -> bytes:
         keys = read_keys(store)
-        sealed = age.seal_to(metadata_secret.encode(), [public], armored=True).decode()
-        host = {"name": name, "public": public, "metadata_secret": sealed}
+        host = _host_entry(metadata_secret, name, public)
         hosts = (*(h for h in keys.hosts if h["public"] != public), host)
         members = keys.members(identity.fingerprint) | {"hosts": list(hosts)}
         return build_record("keys", members, at=at, by=by)
 
     publish(store, layout.KEYS, build)
+
+
+def _host_entry(metadata_secret: str, name: str, public: str) -> dict[str, str]:
+    sealed = age.seal_to(metadata_secret.encode(), [public], armored=True).decode()
+    return {"name": name, "public": public, "metadata_secret": sealed}
 
 
 def make_keyring(

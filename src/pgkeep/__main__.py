@@ -1,0 +1,43 @@
+"""The program's entry: ``pgkeep …`` and ``python -m pgkeep …``.
+
+PostgreSQL starts ``wal-push`` for every segment and waits for it, so these two commands go straight
+to their module, past argparse and everything else. Their help takes the ordinary way.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+_WITH_VALUE = frozenset({"--config", "--repo", "--cluster", "--pgdata", "--progress"})
+_DIRECT = frozenset({"wal-push", "wal-fetch"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    at = command_position(given)
+    if at is not None and given[at] in _DIRECT and not {"-h", "--help"} & set(given):
+        from pgkeep.cli.wal import main as run_wal
+
+        return run_wal([given[at], *given[:at], *given[at + 1 :]])
+    from pgkeep.cli.main import main as run_cli
+
+    return run_cli(given)
+
+
+def command_position(arguments: Sequence[str]) -> int | None:
+    """Where the command stands: the first word that is no option and no option's value."""
+    skip = False
+    for position, word in enumerate(arguments):
+        if skip:
+            skip = False
+        elif not word.startswith("-"):
+            return position
+        else:
+            skip = word in _WITH_VALUE
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

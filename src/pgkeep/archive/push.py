@@ -1,0 +1,102 @@
+"""Pushing one WAL file: when this returns, the file is in the repository and durable.
+
+Create only if absent; what is there already is compared by its salted hash, which needs no key. So
+a push can be repeated at any time, by anybody who has the same bytes, and a second server under the
+same name is told at its first segment.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgkeep.archive.source import WalSource, check_history
+from pgkeep.errors import ObjectExists
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.wal import build_wal_object, check_same, read_wal_header
+from pgkeep.units import to_utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgkeep.archive.cluster import LocalCluster
+    from pgkeep.repository.identity import Repository
+
+
+class PushTarget(NamedTuple):
+    """Where a cluster's WAL goes. ``level`` is zstd's; ``any_magic`` as in ``WalSource.check``."""
+
+    repository: Repository
+    cluster: LocalCluster
+    layout: Layout
+    host: str
+    level: int = 1
+    any_magic: bool = False
+
+    def now(self) -> datetime:
+        """The wall clock, which ends up in the object as information."""
+        return datetime.now(UTC)
+
+
+class Pushed(NamedTuple):
+    """What became of a file: ``stored_bytes`` is 0 if it was there already."""
+
+    name: str
+    size: int
+    stored_bytes: int
+
+
+def open_target(
+    repository: Repository,
+    cluster: LocalCluster,
+    *,
+    name: str,
+    host: str,
+    level: int = 1,
+    any_magic: bool = False,
+) -> PushTarget:
+    """Join an open repository with a local cluster, called ``name`` in it.
+
+    Raises ``UnknownSystem`` when the name stands for another cluster.
+    """
+    from pgkeep.repository.system import check_system
+
+    check_system(repository.store, name, cluster.system_identifier)
+    layout = Layout(name, cluster.system_identifier)
+    return PushTarget(repository, cluster, layout, host, level, any_magic)
+
+
+def push_file(
+    source: WalSource, target: PushTarget, *, clock: Callable[[], datetime] | None = None
+) -> Pushed:
+    """Make one file durable in the repository.
+
+    Raises ``ForeignWal``, ``BrokenServerFile``, ``WalConflict``, ``LocalIOError``, and what the
+    store raises. ``clock`` gives the moment that is recorded.
+    """
+    source.check(
+        system_identifier=target.cluster.system_identifier,
+        segment_size=target.cluster.segment_size,
+        any_magic=target.any_magic,
+    )
+    content = source.read()
+    check_history(source, content)
+    store, key = target.repository.store, target.layout.wal_file(source.name.name)
+    pushed = (clock or target.now)()
+    stored = build_wal_object(
+        target.repository.keyring,
+        content,
+        name=source.name.name,
+        kind=source.name.kind.value,
+        modified=to_utc_text(datetime.fromtimestamp(source.modified_seconds, UTC)),
+        pushed=to_utc_text(pushed),
+        host=target.host,
+        level=target.level,
+    )
+    try:
+        store.put(key, stored, if_absent=True)
+    except ObjectExists:
+        header = read_wal_header(store, key, target.repository.keyring)
+        check_same(header, content, cluster=target.layout.cluster, host=target.host)
+        return Pushed(source.name.name, len(content), 0)
+    return Pushed(source.name.name, len(content), stored.nbytes)

@@ -1,0 +1,120 @@
+"""``pgkeep backup``: make a base backup of the running server."""
+
+from __future__ import annotations
+
+import socket
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from pgkeep.cli.context import Context
+from pgkeep.cli.session import connect_server, open_repo
+from pgkeep.errors import PagesDamaged
+from pgkeep.units import format_duration, format_rate, format_size
+
+if TYPE_CHECKING:
+    from pgkeep.backup.run import BackupReport
+
+EXAMPLES = (
+    ("pgkeep backup", "of the server that PGHOST, PGPORT and the settings name"),
+    ("pgkeep backup --note 'before the move'", "with a word on why"),
+    ("pgkeep backup --rate-limit 100MiB --jobs 1", "gently"),
+)
+_SHOWN_PAGES = 20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """How hard to work."""
+    group = parser.add_argument_group("the backup")
+    group.add_argument("--note", default="", metavar="TEXT", help="shown by list and show")
+    group.add_argument(
+        "--spread-checkpoint",
+        action="store_true",
+        help="let the server take its time for the checkpoint (minutes), instead of at once",
+    )
+    group.add_argument(
+        "--archive-timeout",
+        metavar="TIME",
+        help="how long to wait for WAL to arrive (PGKEEP_ARCHIVE_TIMEOUT; 60 s)",
+    )
+    group.add_argument(
+        "--force-version", metavar="MAJOR", help="accept this untested PostgreSQL major version"
+    )
+    group = parser.add_argument_group("speed")
+    group.add_argument("--jobs", metavar="N", help="workers (PGKEEP_JOBS; one a core)")
+    group.add_argument("--level", metavar="N", help="zstd level, 1 to 19 (PGKEEP_LEVEL; 1)")
+    group.add_argument(
+        "--rate-limit", metavar="SIZE", help="most bytes a second to read (PGKEEP_RATE_LIMIT)"
+    )
+    group.add_argument(
+        "--nice",
+        action=BooleanOptionalAction,
+        default=None,
+        help="work at low priority, or not (PGKEEP_NICE; on)",
+    )
+
+
+def run(context: Context, args: Namespace) -> int:
+    """Make it, show it, and say by the exit code whether it is good."""
+    from pgkeep.backup.run import BackupOptions, run_backup
+
+    settings = context.settings
+    repository = open_repo(settings, context.owner_uid)
+    options = BackupOptions(
+        cluster=settings.cluster,
+        jobs=settings.jobs,
+        level=settings.level,
+        host=socket.gethostname(),
+        pgdata=settings.pgdata,
+        rate_limit=settings.rate_limit,
+        archive_timeout=settings.archive_timeout,
+        force_version=settings.force_version,
+        spread_checkpoint=args.spread_checkpoint,
+        low_priority=settings.nice,
+        note=args.note,
+    )
+    with connect_server(context) as connection, context.progress() as progress:
+        context.log.info("backup-begins", jobs=options.jobs, level=options.level)
+        report = run_backup(repository, connection, options, progress=progress)
+    context.log.info("backup-made", backup=report.head.backup, bytes=report.head.database_bytes)
+    document = {
+        **asdict(report.head),
+        "good": not report.failed,
+        "damaged_pages": [{"file": path, "page": page} for path, page in report.failed],
+        "left_out": list(report.left_out),
+        "warnings": progress.warnings,
+    }
+    context.output.result(document, lambda: _render(context, report))
+    if report.failed:
+        return _damaged(context, report)
+    return 0
+
+
+def _render(context: Context, report: BackupReport) -> None:
+    head = report.head
+    rate = format_rate(head.database_bytes / head.copy_seconds) if head.copy_seconds else "-"
+    context.output.say(
+        f"Backup {head.backup}: {format_size(head.database_bytes)} in {head.files} files, stored "
+        f"in {format_size(head.added_bytes)}, in {format_duration(head.total_seconds)} "
+        f"(copied at {rate})"
+    )
+    for path in report.left_out:
+        context.output.warn(f"Left out: {path}")
+
+
+def _damaged(context: Context, report: BackupReport) -> int:
+    """The backup is kept; the damage is in the server, and goes on being there."""
+    shown = [f"{path} page {page}" for path, page in report.failed[:_SHOWN_PAGES]]
+    more = len(report.failed) - len(shown)
+    error = PagesDamaged(
+        f"The backup {report.head.backup} was made and kept, and {len(report.failed)} pages of "
+        "the data directory failed their checksum.",
+        why="; ".join(shown) + (f"; and {more} more." if more else "."),
+        remedy="The server's disk or memory damages data: look into it now, and keep the backups "
+        "from before.",
+    )
+    if not context.output.json:
+        from pgkeep.cli.failure import error_text
+
+        print(error_text(error), file=context.output.stderr)
+    return error.exit_code

@@ -1,0 +1,140 @@
+"""``pgkeep list``: backups, and the moments one can go back to."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from pgkeep.cli.context import Context
+from pgkeep.cli.overview import ClusterView, repository_document, view_cluster
+from pgkeep.cli.render import ago, moment, short_moment
+from pgkeep.repository.catalogue import Backup, Window
+from pgkeep.units import format_duration, format_size
+
+EXAMPLES = (
+    ("pgkeep list", "what is kept of this cluster, and when one can go back to"),
+    ("pgkeep list --cluster orders", "of another one in the same repository"),
+    ("pgkeep list --json", "the same for a script"),
+)
+_DAY_SECONDS = 86400
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def run(context: Context, args: Namespace) -> int:
+    """Read the catalogue and show it."""
+    view = view_cluster(context)
+    now = datetime.now(UTC)
+    context.output.result(_document(view), lambda: _render(context, view, now))
+    return 0
+
+
+def _document(view: ClusterView) -> dict[str, Any]:
+    return {
+        "cluster": view.layout.cluster,
+        "system_identifier": str(view.layout.system_identifier),
+        "repository": repository_document(view.repository),
+        "stored_bytes": view.stored_bytes,
+        "wal_bytes": view.inventory.stored_bytes,
+        "windows": [_window_document(window) for window in view.windows],
+        "gaps": [asdict(gap) for gap in view.inventory.gaps()],
+        "backups": [
+            {**asdict(backup.head), "good": view.is_good(backup), "notes": view.notes(backup)}
+            for backup in view.backups
+        ],
+    }
+
+
+def _window_document(window: Window) -> dict[str, Any]:
+    return {
+        "timeline": int(window.timeline),
+        "from": window.from_moment,
+        "to": window.to_moment,
+        "from_lsn": str(window.from_lsn),
+        "last_segment": window.last_segment,
+        "backups": list(window.backups),
+    }
+
+
+def _render(context: Context, view: ClusterView, now: datetime) -> None:
+    say = context.output.say
+    say(_headline(view))
+    say()
+    if not view.backups:
+        say("There is no backup yet. Make one with: pgkeep backup")
+        return
+    for line in window_lines(view, now):
+        say(line)
+    say()
+    context.output.table(
+        ("  backup", "kind", "ended", "took", "database", "added", "note"),
+        [_row(view, backup, now) for backup in reversed(view.backups)],
+    )
+    say()
+    for gap in view.inventory.gaps():
+        last = "" if gap.first == gap.last else f" to {gap.last}"
+        names = f"{gap.first}{last} ({gap.segments} segments)"
+        say(f"WAL is missing on timeline {int(gap.timeline)}: {names}")
+    say(_footer(view))
+
+
+def _headline(view: ClusterView) -> str:
+    parts = [view.layout.cluster]
+    if view.backups:
+        parts.append(f"PostgreSQL {short_version(view.backups[-1].head.postgres)}")
+    parts += [f"system {view.layout.system_identifier}", view.repository.store.url]
+    keys = view.repository.identity.keys
+    if keys is None:
+        parts.append("not encrypted")
+    elif keys.passphrase:
+        parts.append("sealed with a passphrase")
+    else:
+        count = len(keys.recipients)
+        parts.append(f"sealed to {count} recipient{'' if count == 1 else 's'}")
+    return " · ".join(parts)
+
+
+def window_lines(view: ClusterView, now: datetime) -> list[str]:
+    """The recovery windows, the newest last; loud when there is none."""
+    if not view.windows:
+        return ["No moment can be restored to: no backup has all the WAL that it needs."]
+    lines = ["You can go back to any moment"]
+    for window in view.windows:
+        reached = f"{moment(window.to_moment, now)} ({ago(window.to_moment, now)})"
+        begin = moment(window.from_moment, now)
+        lines.append(f"  from  {begin}   to  {reached}   timeline {int(window.timeline)}")
+    return lines
+
+
+def _row(view: ClusterView, backup: Backup, now: datetime) -> tuple[str, ...]:
+    head = backup.head
+    return (
+        f"  {head.backup}",
+        head.kind,
+        short_moment(backup.ended, now),
+        format_duration(head.total_seconds),
+        format_size(head.database_bytes),
+        format_size(head.added_bytes),
+        "; ".join(view.notes(backup)),
+    )
+
+
+def _footer(view: ClusterView) -> str:
+    parts = [f"WAL {format_size(view.inventory.stored_bytes)}"]
+    days = sum(
+        (window.to_moment - window.from_moment).total_seconds() / _DAY_SECONDS
+        for window in view.windows
+    )
+    if days >= 1:
+        parts = [f"WAL {format_size(view.inventory.stored_bytes / days)} a day"]
+    return " · ".join([*parts, f"this cluster {format_size(view.stored_bytes)} in the repository"])
+
+
+def short_version(text: str) -> str:
+    """``17.11`` of ``PostgreSQL 17.11 (Debian …) on x86_64…``."""
+    words = text.split()
+    return words[1] if len(words) > 1 and words[0] == "PostgreSQL" else text

@@ -1,0 +1,59 @@
+"""What every command is handed: settings, output, log, progress. Made once, for one command."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pgkeep.cli.log import Log
+from pgkeep.cli.output import Output
+from pgkeep.config import SETTINGS, Settings, load_settings
+
+if TYPE_CHECKING:
+    from pgkeep.cli.progress import ShownProgress
+
+
+class Context:
+    """The surroundings of one command. ``program`` is how this very program can be called again,
+    by absolute paths; ``owner_uid`` is as whom it works.
+    """
+
+    def __init__(
+        self,
+        args: Namespace,
+        output: Output,
+        *,
+        environ: Mapping[str, str],
+        program: tuple[str, ...],
+        owner_uid: int,
+    ) -> None:
+        self.args = args
+        self.output = output
+        self.environ = environ
+        self.program = program
+        self.owner_uid = owner_uid
+        self.verbose: bool = getattr(args, "verbose", False)
+        self.log = Log(output.stderr, on=self.verbose, operation=getattr(args, "command", "-"))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Loaded at the first use, so that ``pgkeep version`` works with a broken file."""
+        overrides = {
+            setting.name: getattr(self.args, setting.name, None)
+            for setting in SETTINGS
+            if not setting.secret
+        }
+        config = getattr(self.args, "config", None)
+        settings = load_settings(self.environ, overrides=overrides, config_file=config)
+        for warning in settings.warnings:
+            self.output.warn(warning)
+        self.log.cluster = settings.cluster
+        return settings
+
+    def progress(self) -> ShownProgress:
+        """A listener for an operation, to be used in a ``with``."""
+        from pgkeep.cli.progress import make_progress
+
+        return make_progress(getattr(self.args, "progress", "auto"), self.output, self.log)

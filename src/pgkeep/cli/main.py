@@ -1,0 +1,95 @@
+"""Dispatch: find the command, import its module only, run it, and say how it ended.
+
+Signals become exceptions, so that every ``with`` and ``finally`` below gets its turn: Ctrl-C ends
+with 130, SIGTERM with 143, and a reader that went away (``pgkeep list | head``) with 141, quietly.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pgkeep.cli import failure
+from pgkeep.cli.context import Context
+from pgkeep.cli.output import Output, close_quietly
+from pgkeep.cli.table import Command
+from pgkeep.errors import Interrupted, PgkeepError
+
+EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: handled like Ctrl-C everywhere, and told apart at the very end."""
+
+
+def main(arguments: Sequence[str], *, environ: Mapping[str, str] | None = None) -> int:
+    """Run ``pgkeep`` with these arguments and return its exit code; prints, never raises."""
+    output = Output(
+        as_json="--json" in arguments, environ=os.environ if environ is None else environ
+    )
+    verbose = bool({"-v", "--verbose"} & set(arguments))
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(arguments, output, environ=os.environ if environ is None else environ)
+    except BrokenPipeError:
+        close_quietly(output.stdout)
+        return EXIT_PIPE
+    except KeyboardInterrupt as error:
+        return _interrupted(error, output)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:
+        return failure.report(error, output, verbose=verbose)
+
+
+def _run(arguments: Sequence[str], output: Output, *, environ: Mapping[str, str]) -> int:
+    from pgkeep.cli import parsing
+
+    command, rest = parsing.split_command(arguments)
+    if command is None:
+        return parsing.top_level(rest, output)
+    module = parsing.load_command(command)
+    args = parsing.command_parser(command, module).parse_args(rest)
+    context = Context(
+        args, output, environ=environ, program=own_program(sys.argv[0]), owner_uid=os.geteuid()
+    )
+    if command.as_owner and os.geteuid() == 0:
+        _become_owner(context, command)
+    code: int = module.run(context, args)
+    return code
+
+
+def _become_owner(context: Context, command: Command) -> None:
+    from pgkeep.cli.privileges import become_owner
+
+    become_owner(context, quietly=command.name in ("list", "show"))
+
+
+def own_program(argv0: str) -> tuple[str, ...]:
+    """How this program can be called again, by absolute paths and without PATH."""
+    found = argv0 if "/" in argv0 else shutil.which(argv0)
+    path = Path(found or argv0).absolute()
+    if found and path.suffix != ".py" and os.access(path, os.X_OK) and path.is_file():
+        return (str(path),)
+    return (sys.executable, "-m", "pgkeep")
+
+
+def _interrupted(error: KeyboardInterrupt, output: Output) -> int:
+    terminated = isinstance(error, Terminated)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    known: PgkeepError = Interrupted(
+        "Stopped by SIGTERM." if terminated else "Stopped.",
+        remedy="What was finished is kept; run the command again to go on.",
+    )
+    known.exit_code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+    return failure.report(known, output, verbose=False)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated

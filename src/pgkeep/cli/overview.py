@@ -1,0 +1,97 @@
+"""Everything that ``list`` and ``show`` know about one cluster, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pgkeep.cli.context import Context
+from pgkeep.cli.session import current_layout, open_repo
+from pgkeep.errors import NoSuchBackup
+from pgkeep.repository.catalogue import (
+    Backup,
+    WalInventory,
+    Window,
+    is_complete,
+    is_good,
+    list_backups,
+    read_inventory,
+    recovery_windows,
+)
+from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import Layout
+
+_USUAL_SEGMENT = 16 << 20
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """One cluster in the repository, under its present system identifier; backups oldest first."""
+
+    repository: Repository
+    layout: Layout
+    backups: tuple[Backup, ...]
+    inventory: WalInventory
+    windows: tuple[Window, ...]
+    stored_bytes: int
+
+    def find(self, name: str) -> Backup:
+        """A backup by its name, an unmistakable beginning of it, or ``latest``.
+
+        Raises ``NoSuchBackup``.
+        """
+        found = [backup for backup in self.backups if backup.id.startswith(name)]
+        if name == "latest":
+            found = list(self.backups[-1:])
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(backup.id for backup in (found or self.backups)[-5:]) or "none"
+        what = f"{name!r} is the beginning of {len(found)} backups." if found else None
+        raise NoSuchBackup(
+            what or f"There is no backup {name!r} of the cluster {self.layout.cluster!r}.",
+            why=f"There {'are' if found else 'is, last'}: {known}.",
+            remedy="pgkeep list shows all.",
+        )
+
+    def is_good(self, backup: Backup) -> bool:
+        return is_good(backup, self.inventory)
+
+    def notes(self, backup: Backup) -> list[str]:
+        """What a person should know about a backup, most important first."""
+        found = []
+        if not is_complete(backup, self.inventory):
+            found.append("cannot be restored: WAL is missing")
+        if backup.head.failed_pages:
+            found.append(f"{backup.head.failed_pages} damaged pages")
+        if not all(backup.copies):
+            found.append("one of two manifests is missing")
+        if backup.head.note:
+            found.append(backup.head.note)
+        return found
+
+
+def view_cluster(context: Context) -> ClusterView:
+    """Read the catalogue. Raises what opening and listing raise, ``IdentityNeeded`` above all."""
+    settings = context.settings
+    repository = open_repo(settings, context.owner_uid)
+    layout = current_layout(settings, repository)
+    backups = list_backups(repository, layout)
+    segment = backups[-1].head.wal_segment_size if backups else _USUAL_SEGMENT
+    inventory = read_inventory(repository, layout, segment)
+    windows = recovery_windows(repository, layout, backups, inventory)
+    stored = sum(info.size_bytes for info in repository.store.list(f"{layout.cluster}/"))
+    context.log.info("catalogue", backups=len(backups), windows=len(windows))
+    return ClusterView(repository, layout, tuple(backups), inventory, tuple(windows), stored)
+
+
+def repository_document(repository: Repository) -> dict[str, Any]:
+    """The repository as ``--json`` shows it."""
+    keys = repository.identity.keys
+    return {
+        "url": repository.store.url,
+        "id": repository.identity.id,
+        "fingerprint": repository.identity.fingerprint,
+        "sealed": keys is not None,
+        "recipients": list(keys.recipients) if keys else [],
+        "passphrase": bool(keys and keys.passphrase),
+    }

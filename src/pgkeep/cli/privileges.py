@@ -1,0 +1,189 @@
+"""Started by root, pgkeep goes on as the owner of the data directory.
+
+What root would write, the server could not read: the host's key, the cache, the objects of a local
+repository. And whoever only reads a data directory needs no more than its owner can do. So every
+command but ``restore`` becomes that user for good, before it opens anything, after it has read
+what only root may read (an identity file) and made the directories that only root can make.
+
+Who the owner is, is asked in this order: PGKEEP_PGDATA; the server's Unix socket, which belongs to
+the server's user; the server itself; the state directory and the local repository, if another
+user than root owns them. Sockets in a directory where anybody may make one (/tmp) count only when
+the user named that directory.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from pgkeep.cli.context import Context
+from pgkeep.config import Settings, state_directory
+from pgkeep.errors import LocalIOError, PgkeepError
+
+_SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql")
+
+
+class Owner(NamedTuple):
+    """A user, and how we know that he owns the data directory."""
+
+    uid: int
+    gid: int
+    told_by: str
+
+
+def become_owner(context: Context, *, quietly: bool = False) -> None:
+    """Go on as the owner of the data directory; as root when nothing says who that is."""
+    owner = find_owner(context)
+    if owner is None:
+        if not quietly:
+            context.output.warn(
+                "Going on as root: neither PGKEEP_PGDATA nor a running server says whose the "
+                "data directory is. What is written now belongs to root."
+            )
+        return
+    if owner.uid == 0:
+        return
+    context.settings = _with_secrets_read(context.settings)
+    _prepare_directories(context.settings, owner)
+    become(owner.uid, gid=owner.gid)
+    context.owner_uid = owner.uid
+    context.log.info("user", uid=owner.uid, told_by=owner.told_by)
+
+
+def find_owner(context: Context) -> Owner | None:
+    """Who owns the data directory; None when nothing says it."""
+    settings = context.settings
+    if settings.pgdata is not None:
+        with suppress(OSError):
+            return _owner_of(Path(settings.pgdata), "PGKEEP_PGDATA")
+    return _from_socket(context) or _from_server(context) or _from_directories(settings)
+
+
+def become(uid: int, *, gid: int | None = None) -> None:
+    """Become another user for good: groups, ids, and the environment that follows from them."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        gid = uid if gid is None else gid
+        os.setgroups([gid])
+        name, home = str(uid), "/"
+    else:
+        gid = entry.pw_gid
+        os.initgroups(entry.pw_name, gid)
+        name, home = entry.pw_name, entry.pw_dir
+    os.setgid(gid)
+    os.setuid(uid)
+    os.environ.update(HOME=home, USER=name, LOGNAME=name)
+    try:
+        next(Path.cwd().iterdir(), None)
+    except OSError:
+        os.chdir("/")
+
+
+@contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Touch files as another user for a moment. Only while the process has a single thread."""
+    before = os.geteuid()
+    if before == uid or before != 0:
+        yield
+        return
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def make_owned_directory(path: Path, owner: Owner) -> None:
+    """Make a directory (0700) for ``owner`` where only root may make one; an existing one stays.
+
+    Raises ``LocalIOError``.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(0o700)
+        # By handle: the name could be another's by now, where others may write to the parent.
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchown(handle, owner.uid, owner.gid)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise LocalIOError(
+            f"The directory {path} cannot be made.",
+            why=f"{error.strerror}.",
+            remedy="Make it, and give it to the owner of the data directory.",
+        ) from error
+
+
+def _with_secrets_read(settings: Settings) -> Settings:
+    """Settings that hold their secrets, since their files may be root's alone."""
+    from pgkeep.cli.session import identity_text
+
+    read = {
+        "identity": identity_text(settings),
+        "passphrase": settings.passphrase,
+        "host_key": settings.host_key,
+    }
+    return settings.with_changes(**{name: value for name, value in read.items() if value})
+
+
+def _prepare_directories(settings: Settings, owner: Owner) -> None:
+    from pgkeep.storage.open import local_path
+
+    if settings.state is not None:
+        make_owned_directory(Path(settings.state), owner)
+    if settings.repo is not None:
+        with suppress(PgkeepError):  # a URL that cannot be used is refused when it is used
+            make_owned_directory(Path(local_path(settings.repo)), owner)
+
+
+def _from_socket(context: Context) -> Owner | None:
+    host = context.environ.get("PGHOST") or context.settings.server.get("host", "")
+    port = context.environ.get("PGPORT") or context.settings.server.get("port", "") or "5432"
+    directories = [host] if host.startswith("/") else [] if host else [*_SOCKET_DIRECTORIES]
+    for directory in directories:
+        with suppress(OSError):
+            path = Path(directory, f".s.PGSQL.{port}")
+            found = path.lstat()
+            if stat.S_ISSOCK(found.st_mode):
+                return Owner(found.st_uid, found.st_gid, f"the socket {path}")
+    return None
+
+
+def _from_server(context: Context) -> Owner | None:
+    from pgkeep.cli.session import connect_server
+
+    try:
+        with connect_server(context) as connection:
+            directory = connection.value("SHOW data_directory")
+        return _owner_of(Path(directory), "the server")
+    except (PgkeepError, OSError):
+        return None
+
+
+def _from_directories(settings: Settings) -> Owner | None:
+    from pgkeep.storage.open import local_path
+
+    with suppress(OSError, PgkeepError):
+        found = _owner_of(state_directory(settings, 0), "the state directory")
+        if found.uid != 0:
+            return found
+    with suppress(OSError, PgkeepError):
+        found = _owner_of(Path(local_path(settings.repo or "")), "the repository's directory")
+        if found.uid != 0:
+            return found
+    return None
+
+
+def _owner_of(path: Path, told_by: str) -> Owner:
+    found = path.stat()
+    return Owner(found.st_uid, found.st_gid, told_by)

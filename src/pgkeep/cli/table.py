@@ -1,0 +1,38 @@
+"""All commands, in the order in which help shows them.
+
+A table, so that ``pgkeep --help`` and the dispatch import no command but the one that runs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """``as_owner``: started by root, it goes on as the owner of the data directory."""
+
+    name: str
+    group: str
+    summary: str
+    as_owner: bool = True
+
+    @property
+    def module(self) -> str:
+        return "pgkeep.cli.commands." + self.name.replace("-", "_")
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("init", "Set up", "Make a repository, or join this host to one."),
+    Command("setup", "Set up", "Show, or apply, what the server needs: role, rights, archiving."),
+    Command("config", "Set up", "Show the effective settings and where each came from.", False),
+    Command("backup", "Keep", "Make a base backup of the running server."),
+    Command("wal-push", "Keep", "Archive one WAL file (the server's archive_command).", False),
+    Command("list", "Look", "List backups, and the moments one can go back to."),
+    Command("show", "Look", "Show one backup in detail."),
+    Command("restore", "Recover", "Restore a cluster into a directory, to any moment.", False),
+    Command("wal-fetch", "Recover", "Fetch one WAL file (the server's restore_command).", False),
+    Command("demo", "Learn", "Play the whole story on throw-away servers, in a minute.", False),
+    Command("completion", "Learn", "Print the completion script for a shell.", False),
+    Command("version", "Learn", "Print the version of pgkeep and of what it is built on.", False),
+)
+BY_NAME = {command.name: command for command in COMMANDS}

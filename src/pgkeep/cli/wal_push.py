@@ -1,0 +1,163 @@
+"""``wal-push %p``: what is done in which order, and imported only when it is needed.
+
+The file is opened before the settings are read. Compression and encryption come in only when
+there is something to store, which a file that was pushed ahead has not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgkeep.archive.source import WalSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pgkeep.archive.ahead import AheadRecords
+    from pgkeep.archive.cluster import LocalCluster
+    from pgkeep.archive.patience import Patience
+    from pgkeep.archive.push import PushTarget
+    from pgkeep.cli.wal import Options
+    from pgkeep.config import Settings
+    from pgkeep.repository.identity import Repository
+    from pgkeep.storage.interface import Store
+
+RETRY_SECONDS = 10.0
+# After so long for one file, the store is busy enough.
+_LATEST_AHEAD_SECONDS = 2.0
+
+
+def push(options: Options) -> None:
+    """Make the file durable in the repository, then perhaps others that wait."""
+    path = options.files[0]
+    with WalSource(path) as source:
+        from pgkeep.archive.cluster import find_data_directory, read_cluster, refuse_copy
+        from pgkeep.cli.wal_session import become_owner_of, read_settings, state_of
+
+        settings = read_settings(options)
+        pgdata = find_data_directory(path, configured=settings.pgdata)
+        become_owner_of(pgdata)
+        refuse_copy(pgdata)
+        cluster = read_cluster(pgdata)
+        source.check(
+            system_identifier=cluster.system_identifier,
+            segment_size=cluster.segment_size,
+            any_magic=settings.force_version is not None,
+        )
+        state = state_of(settings, pgdata)
+        _Push(options, source, settings=settings, cluster=cluster, state=state).run()
+
+
+class _Push:
+    """One run: what all its steps need."""
+
+    def __init__(
+        self,
+        options: Options,
+        source: WalSource,
+        *,
+        settings: Settings,
+        cluster: LocalCluster,
+        state: Path,
+    ) -> None:
+        self._options = options
+        self._source = source
+        self._settings = settings
+        self._cluster = cluster
+        self._state = state
+
+    def run(self) -> None:
+        """Push with retries; then work ahead, which can fail nothing any more."""
+        from pgkeep.archive.patience import Patience
+
+        patience = Patience(
+            RETRY_SECONDS, started=self._options.started, give_up=self._server_stops
+        )
+        target = patience.run(self._attempt)
+        if target is not None:
+            self._push_ahead(target, patience)
+
+    def _attempt(self) -> PushTarget | None:
+        """None when the file turns out to have been pushed ahead."""
+        from pgkeep.cli.wal_session import open_store_of, say
+
+        name = self._source.name.name
+        store = open_store_of(self._settings)
+        if self._was_ahead(store):
+            say(self._options, f"{name} was pushed ahead of this call")
+            return None
+        from pgkeep.archive.push import push_file
+        from pgkeep.cli.wal_session import open_to_write
+
+        target = self._target(open_to_write(store, self._settings, self._state))
+        pushed = push_file(self._source, target)
+        stored = f"is stored in {pushed.stored_bytes} bytes"
+        say(self._options, f"{name} {stored if pushed.stored_bytes else 'was there already'}")
+        return target
+
+    def _target(self, repository: Repository) -> PushTarget:
+        from os import uname
+
+        from pgkeep.archive.push import open_target
+
+        return open_target(
+            repository,
+            self._cluster,
+            name=self._settings.cluster,
+            host=uname().nodename,
+            level=self._settings.level,
+            any_magic=self._settings.force_version is not None,
+        )
+
+    def _was_ahead(self, store: Store) -> bool:
+        """Whether this very file was pushed ahead into the repository that is there now.
+
+        The repository's record is read again for that, since another one may have been put in
+        its place. Only that is asked of the store.
+        """
+        ahead = self._state / "ahead"
+        name, cluster = self._source.name.name, self._settings.cluster
+        if not any(ahead.glob(f"*/{cluster}/*/{name}")):
+            return False
+        from pgkeep.repository.layout import IDENTITY
+        from pgkeep.repository.record import parse_record
+
+        members = parse_record(store.get(IDENTITY), IDENTITY, kind="repository")
+        return self._records(members["id"]).has(self._source.mark)
+
+    def _push_ahead(self, target: PushTarget, patience: Patience) -> None:
+        from pgkeep.archive.ahead import push_ahead, ready_names
+        from pgkeep.archive.push import push_file
+        from pgkeep.cli.wal_session import say
+
+        ready = ready_names(self._cluster.pgdata)
+        records = self._records(target.repository.identity.id)
+        records.sweep(ready)
+        others = [name for name in ready if name != self._source.name.name]
+        if not others or patience.elapsed > _LATEST_AHEAD_SECONDS:
+            return
+        done = push_ahead(
+            others,
+            lambda source: push_file(source, target),
+            pgdata=self._cluster.pgdata,
+            records=records,
+            segment_size=self._cluster.segment_size,
+            elapsed=lambda: patience.elapsed,
+            stop=self._server_stops,
+        )
+        say(self._options, f"{done} files pushed ahead")
+
+    def _records(self, repository_id: str) -> AheadRecords:
+        from pgkeep.archive.ahead import AheadRecords
+
+        return AheadRecords.of(
+            self._state,
+            repository_id=repository_id,
+            cluster=self._settings.cluster,
+            system_identifier=self._cluster.system_identifier,
+        )
+
+    def _server_stops(self) -> bool:
+        from pgkeep.archive.cluster import is_stopping
+
+        return is_stopping(self._cluster.pgdata)

@@ -1,0 +1,104 @@
+"""From settings to an open repository, for commands that the server starts for every segment.
+
+The same steps as in ``session``, with less on the way: no argparse, no key that is not used. The
+host's own key opens metadata only, so neither command asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pgkeep.config import Settings, load_settings, state_directory
+from pgkeep.errors import ConfigError, LocalIOError
+
+if TYPE_CHECKING:
+    from pgkeep.cli.wal import Options
+    from pgkeep.repository.identity import Repository, Unlock
+    from pgkeep.storage.interface import Store
+
+
+def read_settings(options: Options) -> Settings:
+    """The settings of this command line and environment. Raises ``ConfigError``."""
+    given = {name: options.value(name) for name in ("repo", "cluster", "pgdata")}
+    return load_settings(os.environ, overrides=given, config_file=options.value("config"))
+
+
+def state_of(settings: Settings, pgdata: str) -> Path:
+    """The state directory of the data directory's owner. Raises ``ConfigError``."""
+    return state_directory(settings, os.stat(pgdata).st_uid)  # noqa: PTH116
+
+
+def become_owner_of(pgdata: str) -> None:
+    """Started by root, go on as the data directory's owner, as the server would have."""
+    if os.geteuid() != 0:
+        return
+    found = os.stat(pgdata)  # noqa: PTH116
+    if found.st_uid != 0:
+        from pgkeep.cli.privileges import become
+
+        become(found.st_uid, gid=found.st_gid)
+
+
+def open_store_of(settings: Settings) -> Store:
+    """The store that PGKEEP_REPO names. Raises ``ConfigError``, and what opening raises."""
+    if settings.repo is None:
+        raise ConfigError(
+            "No repository is named.",
+            remedy="Set PGKEEP_REPO for the server, or name it in /etc/pgkeep/pgkeep.toml.",
+        )
+    from pgkeep.storage import open_store
+
+    return open_store(settings.repo)
+
+
+def open_to_write(store: Store, settings: Settings, state: Path) -> Repository:
+    """The repository with its public halves only, checked against this host's pin."""
+    from pgkeep.repository.host import HostState, parse_host_key
+    from pgkeep.repository.identity import Repository, make_keyring, read_identity
+
+    given = parse_host_key(settings.host_key) if settings.host_key else None
+    identity = read_identity(store)
+    try:
+        HostState(state, given_key=given).check_pin(store.url, identity.id, identity.fingerprint)
+    except LocalIOError:
+        # A host key that was given is a pin by itself: a container may have no state directory.
+        if given is None:
+            raise
+    return Repository(store, identity, make_keyring(identity))
+
+
+def open_to_read(store: Store, settings: Settings, state: Path) -> Repository:
+    """The repository with what the identity opens.
+
+    Where the state directory cannot be used, the pin is not checked: what is read is
+    authenticated by the identity, and a copy restored elsewhere may have no state directory.
+    """
+    from pgkeep.repository.host import HostState
+    from pgkeep.repository.identity import Repository, make_keyring, read_identity
+
+    identity = read_identity(store)
+    try:
+        HostState(state).check_pin(store.url, identity.id, identity.fingerprint)
+    except LocalIOError as error:
+        del error
+    unlock = _unlock(settings) if identity.keys is not None else None
+    return Repository(store, identity, make_keyring(identity, unlock=unlock))
+
+
+def _unlock(settings: Settings) -> Unlock:
+    from pgkeep.cli.session import unlock_of
+
+    return unlock_of(settings)
+
+
+def say(options: Options, text: str) -> None:
+    """What was done, for ``--json`` and ``-v`` only: the server's log needs no word of success."""
+    if options.has("json"):
+        import json
+
+        print(json.dumps({"command": options.command, "result": text}), file=sys.stdout, flush=True)
+    elif options.has("verbose"):
+        print(f"{options.command}: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,111 @@
+"""The effective settings, as a value that nobody can change and that prints no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from pgkeep.config.names import known
+from pgkeep.config.table import BY_NAME, Setting
+from pgkeep.config.values import is_key_text, parse, read_text
+
+
+class FileContent(NamedTuple):
+    """A secret that lies in a file and is read when it is needed."""
+
+    path: str
+
+    def read(self, setting: Setting) -> Any:
+        text = read_text(self.path, f"{setting.variable}_FILE")
+        return parse(setting, text, f"the file {self.path}")
+
+
+class Settings:
+    """The effective settings; immutable. One attribute for each row of ``SETTINGS``.
+
+    ``server`` are libpq parameters of the TOML file's ``[server]`` table. ``origins`` says where
+    each setting came from: ``default``, ``environment PGKEEP_X``, ``file PATH``, ``option --x``.
+    ``warnings`` are sentences that a person should see.
+    """
+
+    repo: str | None
+    cluster: str
+    identity: str | None
+    passphrase: str | None
+    host_key: str | None
+    pgdata: str | None
+    state: str | None
+    jobs: int
+    level: int
+    rate_limit: int | None
+    nice: bool
+    archive_timeout: int
+    force_version: str | None
+
+    server: Mapping[str, str]
+    origins: Mapping[str, str]
+    config_file: str | None
+    warnings: tuple[str, ...]
+
+    __slots__ = ("_values", "config_file", "origins", "server", "warnings")
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        origins: Mapping[str, str],
+        *,
+        server: Mapping[str, str] | None = None,
+        config_file: str | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        put = object.__setattr__
+        put(self, "_values", dict(values))
+        put(self, "origins", dict(origins))
+        put(self, "server", dict(server or {}))
+        put(self, "config_file", config_file)
+        put(self, "warnings", warnings)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            setting = BY_NAME.get(name)
+            if setting is None:
+                raise AttributeError(name)
+            value = self._values.get(name, setting.default)
+            if isinstance(value, FileContent):
+                return value.read(setting)
+            return value() if callable(value) else value
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"settings are immutable; {name} cannot be set")
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={self.shown(name)}" for name in self._values)  # type: ignore[attr-defined]
+        return f"Settings({', '.join(shown)})"
+
+    def shown(self, name: str) -> str:
+        """The value as text that anybody may see; secrets are only said to be there."""
+        setting = BY_NAME[name]
+        value = self._values.get(name, setting.default)  # type: ignore[attr-defined]
+        if isinstance(value, FileContent):
+            return f"(content of {value.path})"
+        value = value() if callable(value) else value
+        if value is None:
+            return "-"
+        if setting.secret and not (setting.kind == "key" and not is_key_text(value)):
+            return "(hidden)"
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return str(value)
+
+    def with_changes(self, **changes: object) -> Settings:
+        """A copy with some values replaced; their origin is then ``program``."""
+        for name in changes:
+            known(name, "setting")
+        return Settings(
+            {**self._values, **changes},  # type: ignore[attr-defined]
+            {**self.origins, **dict.fromkeys(changes, "program")},
+            server=self.server,
+            config_file=self.config_file,
+            warnings=self.warnings,
+        )

@@ -1,0 +1,141 @@
+"""Gathering settings from options, the environment and the TOML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pgkeep.config.names import known, unknown
+from pgkeep.config.settings import FileContent, Settings
+from pgkeep.config.table import BY_NAME, DEFAULT_CONFIG_FILE, PREFIX, SETTINGS, Setting
+from pgkeep.config.values import absolute, is_key_text, parse, read_text
+from pgkeep.errors import ConfigError
+
+
+def load_settings(
+    environ: Mapping[str, str],
+    *,
+    overrides: Mapping[str, object] | None = None,
+    config_file: str | None = None,
+) -> Settings:
+    """Gather the settings. ``overrides`` come from options, None meaning not given.
+
+    Raises ``ConfigError`` for an unknown name, a malformed value, a setting given twice in the
+    environment, or a configuration file that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    server: dict[str, str] = {}
+    warnings: list[str] = []
+    path = _config_path(environ, config_file)
+    if path is not None:
+        found, server = _read_file(path, warnings)
+        values.update(found)
+        origins.update(dict.fromkeys(found, f"file {path}"))
+    for name, value, variable in _from_environment(environ):
+        values[name] = value
+        origins[name] = f"environment {variable}"
+    for name, given in (overrides or {}).items():
+        if given is not None:
+            option = f"--{name.replace('_', '-')}"
+            values[name] = parse(known(name, "option"), given, option)
+            origins[name] = f"option {option}"
+    for setting in SETTINGS:
+        origins.setdefault(setting.name, "default")
+    return Settings(values, origins, server=server, config_file=path, warnings=tuple(warnings))
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    found: list[tuple[str, Any, str]] = []
+    for variable in sorted(name for name in environ if name.startswith(PREFIX)):
+        # An empty variable is what a compose file makes of an unset one.
+        text = environ[variable]
+        if variable == f"{PREFIX}CONFIG" or _is_service_link(variable) or not text:
+            continue
+        plain = variable.removesuffix("_FILE")
+        setting = BY_NAME.get(plain.removeprefix(PREFIX).lower())
+        if setting is None:
+            unknown(variable, "environment variable", [s.variable for s in SETTINGS])
+        if plain == variable:
+            found.append((setting.name, parse(setting, text, variable), variable))
+        elif environ.get(plain):
+            raise ConfigError(
+                f"{plain} and {variable} are both set.", remedy="Unset one of the two."
+            )
+        else:
+            found.append((setting.name, _from_file(setting, text, variable), variable))
+    return found
+
+
+def _from_file(setting: Setting, path: str, where: str) -> Any:
+    if setting.secret:
+        return FileContent(absolute(path, where))
+    return parse(setting, read_text(path, where), where)
+
+
+def _is_service_link(variable: str) -> bool:
+    """Kubernetes sets these in every pod beside a service whose name begins with pgkeep."""
+    ends = ("_PORT", "_SERVICE_HOST", "_SERVICE_PORT")
+    return variable.endswith(ends) or "_PORT_" in variable
+
+
+def _config_path(environ: Mapping[str, str], given: str | None) -> str | None:
+    path = given or environ.get(f"{PREFIX}CONFIG") or None
+    if path is not None:
+        return absolute(path, "--config" if given else f"{PREFIX}CONFIG")
+    # An unreadable one must not pass for an absent one.
+    return DEFAULT_CONFIG_FILE if os.path.lexists(DEFAULT_CONFIG_FILE) else None
+
+
+def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            table = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The configuration file {path} cannot be read.",
+            why=f"{error}.",
+            remedy="Correct it, or name another with --config or PGKEEP_CONFIG.",
+        ) from error
+    if mode & 0o002:
+        raise ConfigError(
+            f"The configuration file {path} is refused.",
+            why="Anybody on this host may write to it, and it says where backups go.",
+            remedy=f"Run: chmod o-w {path}",
+        )
+    server = _server_table(table.pop("server", {}), path)
+    values: dict[str, Any] = {}
+    secret = "password" in server
+    for key, value in table.items():
+        plain = key.removesuffix("_file") if key not in BY_NAME else key
+        setting = BY_NAME.get(plain)
+        if setting is None or (plain != key and not setting.secret):
+            unknown(key, f"setting in {path}", [*BY_NAME, "server"])
+        if plain in values:
+            raise ConfigError(f"{path} sets both {plain} and {plain}_file.")
+        if plain != key:
+            values[plain] = _from_file(setting, str(value), f"{key} in {path}")
+            continue
+        values[plain] = parse(setting, value, f"{key} in {path}", relative=False)
+        secret = secret or (setting.secret and (plain != "identity" or is_key_text(values[plain])))
+    if secret and mode & 0o044:
+        warnings.append(
+            f"{path} holds a secret and can be read by others on this host. Run: chmod 600 {path}"
+        )
+    return values, server
+
+
+def _server_table(table: object, path: str) -> dict[str, str]:
+    """libpq's parameters; their names are checked by libpq, which knows them."""
+    if not isinstance(table, dict) or not all(
+        isinstance(value, str | int) for value in table.values()
+    ):
+        raise ConfigError(
+            f"[server] in {path} must be a table of libpq's connection parameters.",
+            remedy='Write for example: [server] host = "/run/postgresql"',
+        )
+    return {str(name): str(value) for name, value in table.items()}

@@ -1,0 +1,141 @@
+"""The table of all settings: parsing, ``pgkeep config`` and the reference page follow from it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pgkeep.config.cores import available_cores
+
+DEFAULT_CONFIG_FILE = "/etc/pgkeep/pgkeep.toml"
+DEFAULT_STATE = "/var/lib/pgkeep"
+PREFIX = "PGKEEP_"
+
+
+class Setting(NamedTuple):
+    """One row of the table. ``kind`` says how text becomes a value; see ``values.PARSERS``.
+
+    ``default`` is a value, or a function without arguments that finds one when it is asked for;
+    ``shown_default`` is how the reference page puts it.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    example: str
+    secret: bool = False
+    shown_default: str = ""
+
+    @property
+    def variable(self) -> str:
+        """The name of the environment variable."""
+        return PREFIX + self.name.upper()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "repo",
+        "text",
+        None,
+        "URL of the repository: where backups and WAL are kept.",
+        "file:///srv/backups",
+    ),
+    Setting(
+        "cluster",
+        "text",
+        "main",
+        "Name of this cluster in the repository. A repository holds many clusters.",
+        "orders",
+    ),
+    Setting(
+        "identity",
+        "key",
+        None,
+        "Secret key that opens a sealed repository: an age identity file, or its text. "
+        "Needed to restore, not to make backups.",
+        "/root/pgkeep-identity.txt",
+        secret=True,
+    ),
+    Setting(
+        "passphrase",
+        "text",
+        None,
+        "Passphrase that opens a repository which was sealed with one.",
+        "",
+        secret=True,
+    ),
+    Setting(
+        "host_key",
+        "text",
+        None,
+        "This host's own key, as pgkeep init made it, where there is no state directory to keep "
+        "it in (a container).",
+        "",
+        secret=True,
+    ),
+    Setting(
+        "pgdata",
+        "path",
+        None,
+        "The data directory as pgkeep sees it, when that is another path than the server's "
+        "data_directory.",
+        "/var/lib/postgresql/data",
+        shown_default="what the server says",
+    ),
+    Setting(
+        "state",
+        "path",
+        None,
+        "Directory for this host's keys and for what it remembers of repositories.",
+        "/var/lib/pgkeep",
+        shown_default=f"`{DEFAULT_STATE}` if it exists, else `.local/state/pgkeep` in the home of "
+        "the data directory's owner, else `/var/tmp/pgkeep-<uid>`",
+    ),
+    Setting(
+        "jobs",
+        "count",
+        available_cores,
+        "How many workers a backup or a restore uses.",
+        "4",
+        shown_default="the cores that this process may use",
+    ),
+    Setting(
+        "level",
+        "level",
+        1,
+        "zstd compression level, 1 to 19. Higher is smaller and slower.",
+        "3",
+    ),
+    Setting(
+        "rate_limit",
+        "size",
+        None,
+        "The most bytes a second that a backup reads from the data directory.",
+        "200MiB",
+        shown_default="none",
+    ),
+    Setting(
+        "nice",
+        "switch",
+        True,
+        "Run backups at low processor and disk priority, so that the server goes first.",
+        "off",
+        shown_default="on",
+    ),
+    Setting(
+        "archive_timeout",
+        "seconds",
+        60,
+        "How long a backup waits for the server to archive WAL before it gives up.",
+        "5min",
+        shown_default="60 s",
+    ),
+    Setting(
+        "force_version",
+        "text",
+        None,
+        "A PostgreSQL major version that pgkeep was not tested with, to be used all the same.",
+        "19",
+    ),
+)
+BY_NAME = {setting.name: setting for setting in SETTINGS}

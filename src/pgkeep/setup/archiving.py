@@ -1,0 +1,112 @@
+"""The server's archive settings: what they are, and what has to change so that it calls pgkeep.
+
+Two kinds of "now" differ: what the server runs with, and what its files say it will run with after
+a restart. The plan is made from the second, so that nothing is asked for twice; whether a restart
+is due follows from the first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgkeep.errors import ServerError
+
+if TYPE_CHECKING:
+    from pgkeep.postgres.connection import ServerConnection
+
+ARCHIVE_TIMEOUT_SECONDS = 60
+
+
+class ArchiveSettings(NamedTuple):
+    """As configured; ``archives_now`` is whether the running server has them in force."""
+
+    wal_level: str = "minimal"
+    archive_mode: str = "off"
+    archive_command: str = ""
+    archive_library: str = ""
+    timeout_seconds: int = 0
+    archives_now: bool = False
+
+
+def read_archive_settings(connection: ServerConnection | None) -> ArchiveSettings:
+    """Without a connection: those of a server on which nothing was set. Raises ``ServerError``."""
+    if connection is None:
+        return ArchiveSettings()
+    names = ["wal_level", "archive_mode", "archive_command", "archive_library", "archive_timeout"]
+    rows = connection.rows("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", (names,))
+    running = {str(name): str(value or "") for name, value in rows}
+    level, mode = running.get("wal_level", ""), running.get("archive_mode", "off")
+    command = running.get("archive_command", "")
+    if mode == "off" or command == "(disabled)":
+        # The server shows the command as disabled while archiving is off.
+        command = _configured(connection, "archive_command")
+    return ArchiveSettings(
+        _configured(connection, "wal_level") or level,
+        _configured(connection, "archive_mode") or mode,
+        command,
+        running.get("archive_library", ""),
+        int(running.get("archive_timeout") or 0),
+        mode != "off" and level != "minimal",
+    )
+
+
+def archive_changes(
+    now: ArchiveSettings, command: str, *, replace_foreign: bool = False
+) -> dict[str, str]:
+    """The settings to change. Raises ``ServerError`` when somebody else's would be overwritten."""
+    wanted: dict[str, str] = {}
+    if now.wal_level == "minimal":
+        wanted["wal_level"] = "replica"
+    if now.archive_mode == "off":
+        wanted["archive_mode"] = "on"
+    if now.timeout_seconds == 0:
+        wanted["archive_timeout"] = str(ARCHIVE_TIMEOUT_SECONDS)
+    if now.archive_library:
+        if not replace_foreign:
+            raise _foreign("archive_library", now.archive_library, command)
+        wanted["archive_library"] = ""
+    if now.archive_command != command:
+        if not _is_ours(now.archive_command) and not replace_foreign:
+            raise _foreign("archive_command", now.archive_command, command)
+        wanted["archive_command"] = command
+    return wanted
+
+
+def quote_name(name: str) -> str:
+    """An SQL identifier, quoted unless it is plain."""
+    if name.isidentifier() and name.islower() and name.isascii():
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """An SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _is_ours(command: str) -> bool:
+    return not command.strip() or (" wal-push" in command and "pgkeep" in command)
+
+
+def _foreign(name: str, value: str, ours: str) -> ServerError:
+    return ServerError(
+        f"The server already archives its WAL with another {name}: {value}",
+        why="Somebody set it, and may rely on what it does.",
+        remedy="If pgkeep shall take its place, run pgkeep setup --replace-archive-command; "
+        f"if both are needed, call both from a script of yours: {ours}",
+        setting=name,
+    )
+
+
+def _configured(connection: ServerConnection, name: str) -> str:
+    """What the configuration files say last; empty when they say nothing, or not to this role."""
+    if not connection.value(
+        "SELECT has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')"
+    ):
+        return ""
+    rows = connection.rows(
+        "SELECT setting FROM pg_file_settings WHERE name = %s AND error IS NULL "
+        "ORDER BY seqno DESC LIMIT 1",
+        (name,),
+    )
+    return str(rows[0][0] or "") if rows else ""

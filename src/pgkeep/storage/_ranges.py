@@ -1,0 +1,52 @@
+"""Several ranges of one object with as few reads as is sensible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from pgkeep.errors import StoreError
+
+# Reading a gap costs less than another request to a network file system; a bound on what is
+# read at once keeps the memory of a restore bounded.
+_GAP_BYTES = 32 * 1024
+_MERGED_BYTES = 8 * 1024 * 1024
+
+
+class MergedRange(NamedTuple):
+    """One read, and which of the wanted ranges it serves, by their place in the request."""
+
+    start: int
+    length: int
+    wanted: tuple[tuple[int, int, int], ...]
+
+
+def merge_ranges(ranges: Sequence[tuple[int, int]]) -> list[MergedRange]:
+    """The reads that serve all ``(start, length)``. Raises ``StoreError`` if one is negative."""
+    merged: list[MergedRange] = []
+    for start, length, place in sorted((s, n, i) for i, (s, n) in enumerate(ranges)):
+        if start < 0 or length < 0:
+            raise StoreError(f"A range of {length} bytes from {start} is not possible.")
+        one = (place, start, length)
+        last = merged[-1] if merged else None
+        if last is not None and start <= last.start + last.length + _GAP_BYTES:
+            total = max(last.length, start + length - last.start)
+            if total <= _MERGED_BYTES:
+                merged[-1] = MergedRange(last.start, total, (*last.wanted, one))
+                continue
+        merged.append(MergedRange(start, length, (one,)))
+    return merged
+
+
+def read_merged(merged: list[MergedRange], read: Callable[[int, int], bytes]) -> list[bytes]:
+    """Do the reads and cut out what was wanted, in the order of the request."""
+    results = [b""] * sum(len(group.wanted) for group in merged)
+    for group in merged:
+        data = read(group.start, group.length)
+        if len(group.wanted) == 1:
+            results[group.wanted[0][0]] = data
+            continue
+        for place, start, length in group.wanted:
+            offset = start - group.start
+            results[place] = data[offset : offset + length]
+    return results

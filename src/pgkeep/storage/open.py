@@ -1,0 +1,122 @@
+"""From the text that a user gives as the repository's URL to a store.
+
+The few rules of percent-encoding are written out here because ``urllib.parse`` costs more time
+to import than the rest of this package together, and this is on the start path of ``wal-push``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pgkeep.errors import ConfigError
+from pgkeep.storage.interface import Store
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_ESCAPE = re.compile(rb"%(.{0,2})", re.DOTALL)
+_LATER = ("s3", "gs", "az", "sftp")
+_EXAMPLE = "file:///var/backups/pgkeep"
+
+
+def open_store(url: str, *, create: bool = False) -> Store:
+    """The store at ``url``: ``file:///absolute/path`` or a plain absolute path.
+
+    With ``create`` the directory is made if it is missing, and may be empty. Raises
+    ``ConfigError`` for a URL that this release cannot use, and what :class:`LocalStore` raises.
+    """
+    from pgkeep.storage.local import LocalStore
+
+    return LocalStore(local_path(url), create=create)
+
+
+def local_path(url: str) -> str:
+    """The absolute path that ``url`` names. Raises ``ConfigError``; touches no file."""
+    if url.startswith("/"):
+        return _checked(url, url)
+    match = _SCHEME.match(url)
+    if match is None:
+        raise ConfigError(
+            f"{url!r} is not a repository URL.",
+            why="It is neither a URL nor an absolute path.",
+            remedy=f"Write for example {_EXAMPLE}, or the absolute path of a directory.",
+        )
+    scheme = match.group(1).lower()
+    if scheme != "file":
+        raise _unusable(url, scheme)
+    return _checked(_file_path(url, url[match.end() :]), url)
+
+
+def file_url(path: str) -> str:
+    """The inverse of :func:`local_path`: the URL by which messages name the directory."""
+    safe = b"/-._~+=@,:ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    raw = path.encode("utf-8", "surrogateescape")
+    return "file://" + "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in raw)
+
+
+def _file_path(url: str, rest: str) -> str:
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host not in ("", "localhost"):
+            raise ConfigError(
+                f"{url!r} names the host {host!r}, and a file:// repository is on this one.",
+                remedy=f"Write three slashes before an absolute path: file:///{host}/{path}"
+                if slash
+                else f"Write three slashes before an absolute path: {_EXAMPLE}",
+            )
+        rest = slash + path
+    if "?" in rest or "#" in rest:
+        raise ConfigError(
+            f"{url!r} has a '?' or a '#', which have a meaning of their own in a URL.",
+            remedy="Write %3F for '?' and %23 for '#', or give the plain absolute path.",
+        )
+    return _decode(rest, url)
+
+
+def _decode(text: str, url: str) -> str:
+    def byte(match: re.Match[bytes]) -> bytes:
+        digits = match.group(1)
+        if not re.fullmatch(rb"[0-9A-Fa-f]{2}", digits):
+            raise ConfigError(
+                f"{url!r} has a '%' that no two hexadecimal digits follow.",
+                remedy="Write %25 for a percent sign, or give the plain absolute path.",
+            )
+        return bytes([int(digits, 16)])
+
+    raw = text.encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(byte, raw).decode("utf-8", "surrogateescape")
+
+
+def _checked(path: str, url: str) -> str:
+    parts = path.split("/")
+    if not path.startswith("/") or "\0" in path or ".." in parts:
+        raise ConfigError(
+            f"{url!r} does not name an absolute path.",
+            why="A repository's path starts with '/', has no '..' and no NUL byte, so that it "
+            "means the same directory to every program that reads it.",
+            remedy=f"Write for example {_EXAMPLE}.",
+        )
+    named = [part for part in parts if part not in ("", ".")]
+    if not named:
+        raise ConfigError(
+            f"{url!r} names the root directory of this machine.",
+            remedy=f"Name a directory of its own for the repository, for example {_EXAMPLE}.",
+        )
+    return "/" + "/".join(named)
+
+
+def _unusable(url: str, scheme: str) -> ConfigError:
+    if scheme in _LATER:
+        return ConfigError(
+            f"{url!r} is on {scheme}://, and this release of pgkeep keeps repositories in "
+            "file:// directories only.",
+            remedy=f"Name a directory, for example {_EXAMPLE}; it may be a mounted network "
+            "file system.",
+        )
+    from difflib import get_close_matches
+
+    near = get_close_matches(scheme, ("file", *_LATER), n=1)
+    hint = f" The nearest known one is {near[0]}://." if near else ""
+    return ConfigError(
+        f"{url!r} has the unknown scheme {scheme}://.",
+        why=f"This release of pgkeep keeps repositories in file:// directories only.{hint}",
+        remedy=f"Write for example {_EXAMPLE}.",
+    )

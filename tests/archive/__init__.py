@@ -1,0 +1,1 @@
+"""wal-push and wal-fetch: what their exit codes promise."""

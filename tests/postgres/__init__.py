@@ -1,0 +1,1 @@
+"""What pgkeep knows of PostgreSQL, compared with PostgreSQL itself."""

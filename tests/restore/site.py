@@ -1,0 +1,152 @@
+"""A server that archives into a repository of its own, backups of it, and restores beside it.
+
+Everything goes through what a user has: ``wal-push`` as ``archive_command``, the operations for
+the rest. Restored directories belong to the server's user, as after a restore by root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pgkeep.backup.run import BackupOptions, BackupReport, run_backup
+from pgkeep.errors import PgkeepError
+from pgkeep.postgres.connection import connect
+from pgkeep.postgres.datadir import read_control
+from pgkeep.progress import Silent
+from pgkeep.repository.host import HostState
+from pgkeep.repository.identity import (
+    Repository,
+    Unlock,
+    create_repository,
+    make_key_set,
+    open_repository,
+)
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.system import register_system
+from pgkeep.seal import age
+from pgkeep.storage import open_store
+
+from tests.factory import ServerFactory
+from tests.program import pgkeep_program
+from tests.server_user import server_user
+from tests.servers import PgServer, new_directory
+
+BY = {"host": "test", "pid": 1, "version": "0"}
+
+
+class Site:
+    """One cluster, its repository, and what is restored from it."""
+
+    def __init__(self, factory: ServerFactory, *, sealed: bool = True, **server: Any) -> None:
+        self.factory = factory
+        self.root = new_directory()
+        self.repository_path = self.root / "repo"
+        self.url = f"file://{self.repository_path}"
+        self.identity, public = age.generate_identity()
+        self.sealed = sealed
+        keys = make_key_set([public], None) if sealed else None
+        create_repository(open_store(self.url, create=True), keys, at=_now(), by=BY)
+        self.identity_file = self._write("identity", self.identity + "\n")
+        (self.root / "state").mkdir(0o700)
+        lines = [
+            f'repo = "{self.url}"',
+            f'state = "{self.root}/state"',
+            f'identity = "{self.identity_file}"' if sealed else "",
+        ]
+        self.config = self._write("pgkeep.toml", "\n".join(lines) + "\n")
+        self.server = factory.create(**{**server, "conf": self._conf(server.get("conf", {}))})
+        self._register()
+        self.server.start()
+
+    @property
+    def repository(self) -> Repository:
+        """Opened anew, with the identity."""
+        unlock = Unlock([self.identity]) if self.sealed else Unlock()
+        return open_repository(
+            open_store(self.url), HostState(self.root / "reader"), unlock=unlock
+        )
+
+    @property
+    def layout(self) -> Layout:
+        return Layout("main", read_control(self.server.pgdata).system_identifier)
+
+    def archive_command(self) -> str:
+        return f"{pgkeep_program()} --config {self.config} wal-push %p"
+
+    def backup(self, server: PgServer | None = None, **options: Any) -> BackupReport:
+        """A backup of the server, all of whose WAL is stored."""
+        server = server or self.server
+        defaults = BackupOptions("main", 2, 1, "test", pgdata=str(server.pgdata))
+        parameters = {
+            "host": str(server.socket_dir),
+            "port": "5432",
+            "user": "postgres",
+            "dbname": "postgres",
+        }
+        with connect(parameters) as connection:
+            report = run_backup(
+                self.repository, connection, replace(defaults, **options), progress=Silent()
+            )
+        self.give_away()
+        return report
+
+    def give_away(self) -> None:
+        """The repository belongs to the server's user, as if that had written all of it."""
+        user = server_user()
+        if user.is_other:
+            for path in (self.repository_path, *self.repository_path.rglob("*")):
+                os.chown(path, user.uid, user.gid, follow_symlinks=False)
+
+    def stored_wal(self) -> list[str]:
+        """The names of all stored WAL and history files."""
+        keys = [info.key for info in self.repository.store.list(self.layout.root)]
+        return sorted(k.rpartition("/")[2] for k in keys if "/wal/" in k or "/history/" in k)
+
+    def forget(self, name: str) -> None:
+        """Take a WAL or history file out of the repository."""
+        (self.repository_path / self.layout.wal_file(name)).unlink()
+
+    def close(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _conf(self, more: dict[str, str | int]) -> dict[str, str | int]:
+        return {
+            "archive_mode": "on",
+            "archive_command": self.archive_command(),
+            "max_wal_size": "1GB",
+            "max_prepared_transactions": 4,
+            **more,
+        }
+
+    def _register(self) -> None:
+        control = read_control(self.server.pgdata)
+        register_system(
+            open_store(self.url),
+            "main",
+            control.system_identifier,
+            postgres_major=control.major or 0,
+            new_system=False,
+            at=_now(),
+            by=BY,
+        )
+        self.give_away()
+        server_user().own(self.root / "state")
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.write_text(text)
+        path.chmod(0o600)
+        return server_user().own(path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+__all__ = ["PgkeepError", "Site", "pytest"]

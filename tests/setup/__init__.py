@@ -1,0 +1,1 @@
+"""``init`` and ``setup`` on real servers."""
