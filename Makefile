@@ -20,7 +20,7 @@ format: ## Rewrite the code in the project's style
 	$(RUN) test sh -c 'ruff check --fix-only && ruff format'
 
 docs: ## Build the documentation site into site/
-	$(RUN) docs mkdocs build --strict $(ARGS)
+	$(RUN) docs env NO_MKDOCS_2_WARNING=1 mkdocs build --strict $(ARGS)
 
 bench: ## Measure against pgBackRest and pg_basebackup; ARGS goes to the benchmark
 	$(RUN) demo python -m bench $(ARGS)

@@ -8,8 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.server import run_tool
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -33,7 +31,7 @@ def describe(work: Path) -> Machine:
         kernel=platform.release(),
         system=_field("/etc/os-release", r'PRETTY_NAME="?([^"\n]*)') or platform.system(),
         python=platform.python_version(),
-        file_system=run_tool(["stat", "-f", "-c", "%T", str(work)], {}),
+        file_system=_file_system(work),
     )
 
 
@@ -43,6 +41,17 @@ def busy_seconds() -> float:
     user, nice, system, _idle, _wait, interrupts, soft_interrupts, steal = fields
     busy = user + nice + system + interrupts + soft_interrupts + steal
     return busy / os.sysconf("SC_CLK_TCK")
+
+
+def _file_system(directory: Path) -> str:
+    """The type of the file system that holds the directory, by the longest mount point."""
+    best, kind = -1, "unknown file system"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mounted, _, described = line.partition(" - ")
+        place = Path(mounted.split()[4])
+        if directory.is_relative_to(place) and len(place.parts) >= best:
+            best, kind = len(place.parts), described.split()[0]
+    return kind
 
 
 def _field(path: str, pattern: str) -> str | None:

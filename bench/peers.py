@@ -46,8 +46,8 @@ class Peers:
     def versions(self) -> dict[str, str]:
         """What each program says of itself."""
         return {
-            "PostgreSQL": _first_line([self.program("postgres"), "--version"]),
-            "pgBackRest": _first_line([str(self.pgbackrest), "version"]),
+            "PostgreSQL": _number(_first_line([self.program("postgres"), "--version"])),
+            "pgBackRest": _number(_first_line([str(self.pgbackrest), "version"])),
         }
 
 
@@ -136,6 +136,11 @@ def wrap_tree(tree: Path, skeleton: Path) -> Peers:
         script.write_text(f'#!/bin/sh\nexec {shlex.join([*start, str(program)])} "$@"\n')
         script.chmod(0o755)
     return Peers(target / "bin", target / "bin/pgbackrest", "Debian sid packages")
+
+
+def _number(text: str) -> str:
+    match = re.search(r"\d+\.\d[\w.]*", text)
+    return match.group() if match else text
 
 
 def _first_line(command: list[str | Path]) -> str:

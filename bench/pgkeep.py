@@ -150,7 +150,7 @@ class Pgkeep:
 
 
 def reported(output: str) -> dict[str, object]:
-    """The last JSON object of a program's output, flat: ``timings.copy`` for nested fields."""
+    """The numbers of a program's last JSON object, flat: ``timings.copy`` for nested fields."""
     for text in (output, output.strip().rpartition("\n")[2]):
         try:
             found = json.loads(text)
@@ -166,7 +166,7 @@ def _flat(tree: dict[str, object], prefix: str) -> dict[str, object]:
     for name, value in tree.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, (int, float, str)):
+        elif isinstance(value, (int, float)):
             flat[f"{prefix}{name}"] = value
     return flat
 

@@ -134,7 +134,7 @@ def run_backup(
 
     pieces = list_pieces(pgdata)
     start = time.monotonic()
-    raw, stored = _spread(work, list(_tasks(pieces)), threads=threads)
+    raw, stored = _spread(work, _tasks(pieces), threads=threads)
     return Result(time.monotonic() - start, raw, stored, scan_name)
 
 
@@ -189,7 +189,7 @@ def run_restore(frames: Path, into: Path, *, threads: int) -> Result:
         return raw, stored
 
     start = time.monotonic()
-    raw, stored = _spread(work, list(_tasks(index)), threads=threads)
+    raw, stored = _spread(work, _FilesApart(_tasks(index)), threads=threads)
     for folder in {Path(piece.path).parent for piece in index}:
         descriptor = os.open(into / folder, os.O_RDONLY)
         os.fsync(descriptor)
@@ -259,11 +259,51 @@ def _tasks(pieces: list[Piece]) -> Iterator[list[Piece]]:
         yield pieces[first : first + TASK_PIECES]
 
 
+class _FilesApart(Iterator[list[Piece]]):
+    """Hands each thread tasks of a file of its own while there are files left.
+
+    Two threads that write into one file wait for its lock in the kernel, busily: that took two
+    to eight times the CPU of writing into two.
+    """
+
+    def __init__(self, tasks: Iterator[list[Piece]]) -> None:
+        files: dict[str, list[list[Piece]]] = {}
+        for task in tasks:
+            files.setdefault(task[0].path, []).append(task)
+        # The last of a list is taken first: the largest file, and within it the lowest offset.
+        self._free = sorted((task[::-1] for task in files.values()), key=len)
+        self._taken: dict[int, list[list[Piece]]] = {}
+
+    def __next__(self) -> list[Piece]:
+        mine = self._taken.get(threading.get_ident())
+        if not mine:
+            mine = (
+                self._free.pop() if self._free else max(self._taken.values(), key=len, default=[])
+            )
+            self._taken[threading.get_ident()] = mine
+        if not mine:
+            raise StopIteration
+        return mine.pop()
+
+
 def _spread(
-    work: Callable[[list[Piece]], tuple[int, int]], tasks: list[list[Piece]], *, threads: int
+    work: Callable[[list[Piece]], tuple[int, int]], tasks: Iterator[list[Piece]], *, threads: int
 ) -> tuple[int, int]:
+    lock = threading.Lock()
+
+    def drain(_: int) -> tuple[int, int]:
+        raw = stored = 0
+        while True:
+            with lock:
+                task = next(tasks, None)
+            if task is None:
+                return raw, stored
+            task_raw, task_stored = work(task)
+            raw += task_raw
+            stored += task_stored
+
     with ThreadPoolExecutor(threads) as pool:
-        sums = list(pool.map(work, tasks))
+        sums = list(pool.map(drain, range(threads)))
     return sum(raw for raw, _ in sums), sum(stored for _, stored in sums)
 
 

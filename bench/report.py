@@ -9,6 +9,7 @@ from bench.targets import judge
 
 GIB = 1 << 30
 MIB = 1 << 20
+BUSY_CORES = 0.3
 
 METHOD = """\
 ## How it is measured
@@ -18,8 +19,9 @@ jsonb documents for the rest, the same rows at each run), then runs every comman
 interleaved rounds: all of them once, then all of them again. So whatever else the machine does
 hits all alike. The tables give the median of the rounds, with the fastest and the slowest.
 
-- Every program gets the same priority, number of processes or threads, a fast checkpoint, page checksums
-  to verify, an empty repository, and the same file system. All run as one user that is not root.
+- Every program gets the same number of processes or threads, the same priority (`--no-nice`), a
+  fast checkpoint, page checksums to verify, an empty repository and the same file system. All run
+  as one user that is not root.
 - Before each timed run the file system is synced and the database is read once: all read from
   the page cache. On storage that is slower than the programs, the differences shrink.
 - Wall clock is that of the whole process, from its start until it has ended: start-up, checkpoint,
@@ -27,7 +29,7 @@ hits all alike. The tables give the median of the rounds, with the fastest and t
   children, plus that of the server's connections that it used.
 - Each program makes its data durable by its own rules, and we left them alone: all of them fsync
   what they write, in backup and in restore. After each restore the database's files are compared
-  byte for byte with the ones that were backed up; a difference ends the run.
+  byte for byte with the ones that were backed up; where they differ the row is shown as failed.
 - pgkeep seals (AES-256-GCM) in every row. pgBackRest encrypts only where the row says so; its
   unencrypted row is the one that the targets are measured against.
 - *Raw limit*: bare threads read, check and hash pages, compress and encrypt, and throw the
@@ -69,11 +71,18 @@ def render(results: Results) -> str:
 
 def _intro(results: Results) -> str:
     programs = ", ".join(f"{name} {text}" for name, text in results.versions.items())
+    others = results.other_cores
+    note = (
+        f"\n\n**Others used {others:.1f} of the machine's {results.machine.cores} cores meanwhile: "
+        "these figures are only indicative.**"
+        if others > BUSY_CORES
+        else ""
+    )
     return (
         f"Measured {results.when[:10]} with a database of {results.database_bytes / GIB:.1f} GiB, "
         f"{results.rounds} rounds, {results.processes} processes each: {programs}. This page is "
         "written by `make bench`; the figures behind it are in "
-        "[latest.json](benchmarks/latest.json)."
+        "[latest.json](benchmarks/latest.json)." + note
     )
 
 
@@ -144,8 +153,6 @@ def _commands(results: Results) -> str:
 
 
 def _caveats(results: Results) -> str:
-    runs = [run for row in results.rows for run in row.runs]
-    others = sum(run.other_cpu_seconds for run in runs) / sum(run.wall_seconds for run in runs)
     spread = max(
         (max(row.wall_seconds) / min(row.wall_seconds) for row in results.rows if row.runs),
         default=1.0,
@@ -162,8 +169,9 @@ def _caveats(results: Results) -> str:
             "- One machine, one database, everything local. A network or an object store between "
             "the program and its repository changes the picture.",
             f"- The database is synthetic.{ratio}",
-            f"- While the commands ran, everything else on the machine (writing back to disk "
-            f"included) used {others:.2f} of {results.machine.cores} cores on average.",
+            "- While the commands ran, everything else on the machine (writing back "
+            f"to disk included) used {results.other_cores:.2f} of {results.machine.cores} cores on "
+            "average.",
             f"- The least steady row's slowest round took {spread:.2f} × its fastest.",
             "- Peers run with the settings shown, which are the fast ones of their documentation; "
             "who knows better ones is welcome to say so.",

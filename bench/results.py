@@ -104,6 +104,13 @@ class Results:
     rows: list[Row]
     wal: list[WalRow]
 
+    @property
+    def other_cores(self) -> float:
+        """How many cores everybody else kept busy on average while the rows were measured."""
+        runs = [run for row in self.rows for run in row.runs]
+        wall_seconds = sum(run.wall_seconds for run in runs)
+        return sum(run.other_cpu_seconds for run in runs) / wall_seconds if runs else 0.0
+
     def row(self, key: str) -> Row | None:
         """The row of this key if it was measured."""
         return next((row for row in self.rows if row.key == key and row.runs), None)

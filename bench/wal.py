@@ -26,7 +26,7 @@ def measure_wal(context: Context, program: Program | None, *, count: int) -> lis
     peer = PgBackRest(context)
     peer.create()
     pushers: list[tuple[str, str, list[str], dict[str, str]]] = [
-        ("pgbackrest", "pgBackRest archive-push", peer.command("archive-push"), {})
+        ("pgbackrest", "pgbackrest archive-push", peer.command("archive-push"), {})
     ]
     if program is not None:
         own = Pgkeep(context, program, None, "wal")
@@ -38,17 +38,15 @@ def measure_wal(context: Context, program: Program | None, *, count: int) -> lis
     for segment in segments:
         for key, _, command, env in pushers:
             runs[key].append(_push(command, env, segment, home=home))
-    return [
-        _figures(key, title, command[-1], runs[key][WARM_UP:]) for key, title, command, _ in pushers
-    ]
+    return [_figures(key, title, runs[key][WARM_UP:]) for key, title, command, _ in pushers]
 
 
 def _push(command: Sequence[str], env: dict[str, str], segment: Path, *, home: Path) -> FirstRead:
     return time_to_first_read([*command, str(segment)], env, path=segment, cwd=home)
 
 
-def _figures(key: str, title: str, command: str, runs: list[FirstRead]) -> WalRow:
+def _figures(key: str, title: str, runs: list[FirstRead]) -> WalRow:
     reads = [run.read_seconds for run in runs if run.read_seconds is not None]
     if not reads:
         raise BenchError(f"{title} was never seen to read a segment.")
-    return WalRow(key, title, f"{command} SEGMENT", [run.wall_seconds for run in runs], reads)
+    return WalRow(key, title, f"{title} SEGMENT", [run.wall_seconds for run in runs], reads)

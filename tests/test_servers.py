@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
@@ -109,10 +110,13 @@ def test_kill9_leaves_no_process_and_recovers(server_factory: ServerFactory) -> 
 
 
 def _archiver_sleeps(server: PgServer) -> bool:
-    commands = [
-        Path("/proc", str(pid), "cmdline").read_bytes() for pid in processes.descendants(server.pid)
-    ]
-    return any(command.startswith(b"sleep\0") for command in commands)
+    return any(_command(pid).startswith(b"sleep\0") for pid in processes.descendants(server.pid))
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path("/proc", str(pid), "cmdline").read_bytes()
+    return b""
 
 
 def test_archived_segments_are_waited_for(server_factory: ServerFactory, server_tmp: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import google_crc32c
+
 from pgkeep.postgres.control import ControlFile
 from pgkeep.postgres.datadir import read_control
 from pgkeep.postgres.segment import MAGIC_BY_MAJOR
@@ -27,7 +28,6 @@ from pgkeep.repository.system import register_system
 from pgkeep.repository.wal import WalHeader, open_wal_object
 from pgkeep.seal import age
 from pgkeep.storage import Store, open_store
-
 from tests.installations import find_installations
 from tests.program import pgkeep_program
 from tests.server_user import popen_as_server_user, scrubbed_environment, server_user

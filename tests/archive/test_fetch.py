@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pgkeep.archive.cluster import LocalCluster
 from pgkeep.archive.fetch import FetchSource, PlannedWalMissing, fetch_file
 from pgkeep.archive.plan import WalPlan
@@ -20,7 +21,6 @@ from pgkeep.errors import DamagedObject, StoreDenied, StoreUnavailable, WalNotFo
 from pgkeep.repository.identity import Repository, make_keyring, read_identity
 from pgkeep.repository.layout import Layout
 from pgkeep.storage.faulty import Failure, Fault, FaultyStore
-
 from tests.archive.kit import FIRST, DataDirectory, Host, names
 
 SECOND = "000000010000000000000002"
@@ -123,7 +123,7 @@ def test_without_a_limit_of_its_own_it_tries_for_five_minutes(
     assert wal_fetch.RETRY_SECONDS == 300
     host.repository_path.rename(host.root / "away")
     process = start_fetch(host, data)
-    assert is_running_after(process, 12)
+    assert is_running_after(process, 11)
     (host.root / "away").rename(host.repository_path)
     assert process.wait(20) == 0
     process.communicate()
@@ -216,7 +216,8 @@ def test_on_a_standby_any_failure_is_1_within_five_seconds(
     host: Host, data: DataDirectory, content: bytes, trouble: str
 ) -> None:
     data.put("standby.signal")
-    name, more, env, target = FIRST, ("-v",), {}, "pg_wal/RECOVERYXLOG"
+    name, env, target = FIRST, {}, "pg_wal/RECOVERYXLOG"
+    more: tuple[str, ...] = ("-v",)
     if trouble in ("absent", "planned"):
         name = SECOND
         more = ("-v", "--plan", SECOND) if trouble == "planned" else ("-v",)
@@ -261,6 +262,23 @@ def test_on_a_standby_a_store_that_hangs_is_left(
     assert process.wait(20) == 1
     assert "does not answer" in process.communicate()[1]
     assert time.monotonic() - started < 5.5
+
+
+def test_the_end_of_a_promotion_is_not_held_up_by_a_store_that_is_away(
+    host: Host, data: DataDirectory, content: bytes
+) -> None:
+    """The server has removed standby.signal, and asks for the history of its old timeline."""
+    host.repository_path.rename(host.root / "away")
+    started = time.monotonic()
+    assert host.fetch(data.path, "00000001.history").returncode == 1
+    data.add_file("00000002.history", b"1\t0/2000000\tx\n")
+    assert host.fetch(data.path, "00000002.history").returncode == 1
+    assert time.monotonic() - started < 7
+    # Not so where the server has no such file itself, or still recovers.
+    more = ("--retry-seconds", "1")
+    assert host.fetch(data.path, "00000003.history", *more).returncode == 200
+    data.put("recovery.signal")
+    assert host.fetch(data.path, "00000002.history", *more).returncode == 200
 
 
 # -- where it is written ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pgkeep.archive.patience import Patience
 from pgkeep.errors import NoRepository, PgkeepError, StoreDenied, StoreUnavailable
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pgkeep.archive.plan import SegmentRange, WalPlan
 from pgkeep.errors import UsageError
 from pgkeep.postgres.wal_name import history_name, segment_name, segment_of

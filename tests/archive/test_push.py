@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from pgkeep.archive.source import WalSource
 from pgkeep.errors import ArchiveError, ConfigError, ForeignWal, WalConflict
-
 from tests.archive.kit import FIRST, MIB, DataDirectory, Host
 from tests.server_user import server_user
 

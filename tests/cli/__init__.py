@@ -1,1 +1,1 @@
-"""The command line, mostly as a user meets it: the program is started, its exit code and words read."""
+"""The command line, mostly as a user meets it: the program is run, its exit code and words read."""

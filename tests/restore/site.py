@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +56,7 @@ class Site:
         create_repository(open_store(self.url, create=True), keys, at=_now(), by=BY)
         self.identity_file = self._write("identity", self.identity + "\n")
         (self.root / "state").mkdir(0o700)
+        server_user().own(self.root / "state")
         lines = [
             f'repo = "{self.url}"',
             f'state = "{self.root}/state"',
@@ -69,7 +72,7 @@ class Site:
         """Opened anew, with the identity."""
         unlock = Unlock([self.identity]) if self.sealed else Unlock()
         return open_repository(
-            open_store(self.url), HostState(self.root / "reader"), unlock=unlock
+            open_store(self.url), HostState(self.root / "state"), unlock=unlock
         )
 
     @property
@@ -89,12 +92,10 @@ class Site:
             "user": "postgres",
             "dbname": "postgres",
         }
-        with connect(parameters) as connection:
-            report = run_backup(
+        with as_server_user(), connect(parameters) as connection:
+            return run_backup(
                 self.repository, connection, replace(defaults, **options), progress=Silent()
             )
-        self.give_away()
-        return report
 
     def give_away(self) -> None:
         """The repository belongs to the server's user, as if that had written all of it."""
@@ -143,6 +144,22 @@ class Site:
         path.write_text(text)
         path.chmod(0o600)
         return server_user().own(path)
+
+
+@contextmanager
+def as_server_user() -> Iterator[None]:
+    """What root writes for a server must be the server's: for a while, act as its user."""
+    user = server_user()
+    if not user.is_other:
+        yield
+        return
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def _now() -> str:

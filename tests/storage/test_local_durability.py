@@ -6,11 +6,13 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pgkeep.errors import ObjectExists
+from pgkeep.storage._publish import Temporary
 from pgkeep.storage.local import LocalStore
 
 Event = tuple[str, str]
@@ -275,3 +277,34 @@ def test_a_put_comes_through_when_its_directory_is_removed_meanwhile(
     store.put("a/b/c", b"x", if_absent=True)
     assert len(removed) == 3
     assert store.get("a/b/c") == b"x"
+
+
+@pytest.mark.parametrize("grain_ns", [1, 1_000_000, 1_000_000_000, 2_000_000_000])
+def test_each_write_of_a_key_is_later_than_the_one_before_even_in_one_tick_of_the_clock(
+    root: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch, grain_ns: int
+) -> None:
+    # The inode of a replaced object is free for the next: then only its time tells two apart.
+    utime, write = os.utime, Temporary.write
+
+    def coarse_utime(handle: int, *, ns: tuple[int, int]) -> None:
+        utime(handle, ns=(ns[0] // grain_ns * grain_ns, ns[1] // grain_ns * grain_ns))
+
+    def write_while_the_clock_stands(
+        file: Temporary, views: Sequence[memoryview]
+    ) -> os.stat_result:
+        write(file, views)
+        utime(file.handle, (1_800_000_000, 1_800_000_000))
+        return os.fstat(file.handle)
+
+    monkeypatch.setattr(os, "utime", coarse_utime)
+    monkeypatch.setattr(Temporary, "write", write_while_the_clock_stands)
+    info = store.put("lease", b"x")
+    times = [(root / "lease").stat().st_mtime_ns]
+    for n in range(10):
+        if n % 2:
+            info = store.replace("lease", b"x", etag=info.etag)
+        else:
+            info = store.put("lease", b"x")
+        assert info == store.head("lease")
+        times.append((root / "lease").stat().st_mtime_ns)
+    assert times == sorted(set(times))

@@ -20,7 +20,7 @@ def _without_clashes(keys: set[str]) -> set[str]:
     return {key for key in keys if not any(other.startswith(f"{key}/") for other in keys)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(
     keys=st.sets(_KEY, max_size=15).map(_without_clashes),
     prefix=st.one_of(st.just(""), _KEY, _KEY.map(lambda key: f"{key}/")),

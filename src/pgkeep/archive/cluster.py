@@ -99,9 +99,18 @@ def is_recovering(pgdata: str) -> bool:
     return _PID_FILE in present and len(present) > 1
 
 
-def is_standby(pgdata: str) -> bool:
-    """Whether the server there asks again for whatever it does not get."""
-    return _is_there(pgdata, "standby.signal")
+def may_be_denied(pgdata: str, name: str) -> bool:
+    """Whether saying "absent" of this file does no harm, even if it is not so.
+
+    A standby asks again for whatever it does not get. And at the very end of recovery, when the
+    server has removed its signal file already, it asks for the history of the timeline that it
+    leaves (``writeTimeLineHistory``) and takes the one in ``pg_wal`` instead; an error at that
+    moment would leave it neither a standby nor promoted.
+    """
+    if _is_there(pgdata, "standby.signal"):
+        return True
+    ending = name.endswith(".history") and not _is_there(pgdata, "recovery.signal")
+    return ending and _is_there(pgdata, f"pg_wal/{name}")
 
 
 _SIGNALS = ("recovery.signal", "standby.signal")

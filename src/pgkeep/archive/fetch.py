@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pgkeep.repository.identity import Repository
 
 
+_NO_HISTORY = "00000001.history"
+
+
 class PlannedWalMissing(ArchiveError):
     """The store says that a file does not exist which the restore counts on."""
 
@@ -47,6 +50,16 @@ class FetchSource(NamedTuple):
     cluster: LocalCluster
     layout: Layout
     any_magic: bool = False
+
+
+def check_can_exist(name: str) -> None:
+    """Raise ``WalNotFound`` for the one file that no server ever writes.
+
+    A server that is promoted from timeline 1 asks for that timeline's history all the same. It
+    needs no store to know that there is none, and a store that is away must not fail promotion.
+    """
+    if name == _NO_HISTORY:
+        raise WalNotFound(f"{name} does not exist: timeline 1 has no ancestors.", segment=name)
 
 
 def fetch_file(

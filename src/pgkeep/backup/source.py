@@ -176,7 +176,7 @@ class _Walker:
         """A tablespace is not there; that is fine if the server does not know it either."""
         if not _is_tablespace(path) or path.rpartition("/")[2] not in self._tablespaces:
             return
-        place = folder or os.path.realpath(f"{self._pgdata}/{path}")
+        place = os.path.realpath(folder or f"{self._pgdata}/{path}")
         raise WrongDataDirectory(
             f"The tablespace {path} of the server is not to be seen from here.",
             why=f"There is no {place} on this machine, or in this container.",

@@ -74,12 +74,15 @@ def command_parser(command: Command, module: ModuleType) -> argparse.ArgumentPar
     """The parser of one command."""
     parser = Parser(
         prog=f"pgkeep {command.name}",
+        # The first line says what the command is for; the examples are its usage.
+        usage=argparse.SUPPRESS,
         description=describe(command, module),
         formatter_class=Formatter,
         allow_abbrev=False,
         add_help=False,
     )
     parser.set_defaults(command=command.name)
+    parser._positionals.title = "arguments"
     module.add_arguments(parser)
     add_common(parser)
     return parser

@@ -92,11 +92,15 @@ def acting_as(uid: int) -> Iterator[None]:
     if before == uid or before != 0:
         yield
         return
+    group = os.getegid()
+    with suppress(KeyError):
+        os.setegid(pwd.getpwuid(uid).pw_gid)
     os.seteuid(uid)
     try:
         yield
     finally:
         os.seteuid(before)
+        os.setegid(group)
 
 
 def make_owned_directory(path: Path, owner: Owner) -> None:

@@ -5,7 +5,7 @@ The server understands exit codes only, and gives them a meaning of its own:
 * ``wal-push``: 0 lets it recycle the file. Above 125 the archiver would restart instead of
   trying again, so every error lies below.
 * ``wal-fetch``: 1 ends recovery (on a standby it means: later), 200 stops the server. So 1 is said
-  of a file that is positively absent and, on a standby, of any failure.
+  of a file that is positively absent and, where that does no harm, of any failure.
 
 Whatever happens in here ends in one of these codes, a bug and a lack of memory included. Signals
 keep their default effect, since the server judges by it whether it was a shutdown.
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     except BaseException as error:
         if "--prefetch" in argv:
             return 0
-        code = _push_code(error) if push else _fetch_code(error)
+        code = _push_code(error) if push else _fetch_code(error, argv)
         _report(argv, error, code)
         return code
     return 0
@@ -119,11 +119,12 @@ def _push_code(error: BaseException) -> int:
     return code if 0 < code <= _MOST_FOR_PUSH else 1
 
 
-def _fetch_code(error: BaseException) -> int:
-    from pgkeep.archive.cluster import is_standby
+def _fetch_code(error: BaseException, argv: Sequence[str]) -> int:
+    from pgkeep.archive.cluster import may_be_denied
     from pgkeep.errors import WalNotFound
 
-    if isinstance(error, WalNotFound) or is_standby(""):
+    histories = [word for word in argv if word.endswith(".history")]
+    if isinstance(error, WalNotFound) or may_be_denied("", histories[0] if histories else ""):
         return EXIT_ABSENT
     return EXIT_FATAL
 

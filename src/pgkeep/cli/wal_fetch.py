@@ -1,8 +1,8 @@
 """``wal-fetch %f %p``: what is done in which order, and for how long it is tried.
 
 On a standby the server asks again for ever, so nothing is worth waiting for there: retries end, and
-a store that does not answer at all is left, before five seconds are over. Only a transfer that has
-begun may take as long as its size needs.
+a store that does not answer at all is left, before five seconds are over (likewise at the end of
+recovery, see ``may_be_denied``). Only a transfer that has begun may take as long as its size needs.
 
 The process that prefetches is this very program, called again with ``--prefetch``. It always
 exits with 0: where the server is process 1 of a container it inherits our children, and takes any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pgkeep.archive.cluster import (
     find_data_directory,
     is_recovering,
-    is_standby,
+    may_be_denied,
     read_cluster,
 )
 from pgkeep.archive.source import WalSource, parsed_name
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 300.0
 # What may be a mount that is not there yet, or a copy that is just being brought back.
 _SHORTER_RETRY_SECONDS = 60.0
-_STANDBY_RETRY_SECONDS = 3.5
-_STANDBY_SECONDS = 4.7
-_STANDBY_BYTES_A_SECOND = 4 << 20
+_SOON_RETRY_SECONDS = 1.0
+_SOON_SECONDS = 4.7
+_SOON_BYTES_A_SECOND = 4 << 20
 _LEAVE_SECONDS = 10.0
 
 
@@ -57,8 +57,8 @@ class _Fetch:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._name, self._target = options.files
-        self._standby = is_standby("")
-        watched = self._standby and not options.has("prefetch")
+        self._soon = may_be_denied("", self._name)
+        watched = self._soon and not options.has("prefetch")
         self._watchdog = _Watchdog(options.started) if watched else None
         self._settings = read_settings(options)
         pgdata = find_data_directory(self._target, configured=self._settings.pgdata)
@@ -67,6 +67,9 @@ class _Fetch:
 
     def run(self) -> None:
         """Serve the file from the spool or from the store."""
+        from pgkeep.archive.fetch import check_can_exist
+
+        check_can_exist(self._name)
         spool = self._spool() if self._kind is WalKind.SEGMENT else None
         if spool is not None and self._from_spool(spool):
             say(self._options, f"{self._name} was prefetched")
@@ -101,7 +104,7 @@ class _Fetch:
                 remedy=f"Leave it out for {RETRY_SECONDS:.0f}, or write for example 30.",
             )
         seconds = RETRY_SECONDS if text is None else float(text)
-        return min(seconds, _STANDBY_RETRY_SECONDS) if self._standby else seconds
+        return min(seconds, _SOON_RETRY_SECONDS) if self._soon else seconds
 
     def _source(self) -> FetchSource:
         from pgkeep.archive.fetch import FetchSource
@@ -163,8 +166,8 @@ class _Fetch:
             spool.note_position(self._name)
             if not spool.is_served():
                 _start_prefetcher()
-        except OSError:
-            return
+        except Exception as error:  # the file that was asked for is in place, whatever this is
+            say(self._options, f"nothing is prefetched: {error}")
 
     def fill_spool(self) -> None:
         """The life of the process that prefetches."""
@@ -215,15 +218,15 @@ def _leave_after(pgdata: str) -> None:
 
 
 class _Watchdog:
-    """Ends this process with 1 when a store does not answer a standby in time."""
+    """Ends this process with 1 when a store does not answer in time, where 1 does no harm."""
 
     def __init__(self, started: float) -> None:
-        self._until = started + _STANDBY_SECONDS
+        self._until = started + _SOON_SECONDS
         threading.Thread(target=self._watch, daemon=True).start()
 
     def expect(self, size_bytes: int) -> None:
         """The store has answered, and this much is to be transferred."""
-        needed = size_bytes / _STANDBY_BYTES_A_SECOND
+        needed = size_bytes / _SOON_BYTES_A_SECOND
         self._until = max(self._until, time.monotonic() + needed)
 
     def _watch(self) -> None:

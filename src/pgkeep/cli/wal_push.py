@@ -74,17 +74,21 @@ class _Push:
             RETRY_SECONDS, started=self._options.started, give_up=self._server_stops
         )
         target = patience.run(self._attempt)
-        if target is not None:
+        if target is None:
+            return
+        try:
             self._push_ahead(target, patience)
+        except Exception as error:  # the file that was asked for is durable, whatever this is
+            self._say(f"no work ahead: {error}")
 
     def _attempt(self) -> PushTarget | None:
         """None when the file turns out to have been pushed ahead."""
-        from pgkeep.cli.wal_session import open_store_of, say
+        from pgkeep.cli.wal_session import open_store_of
 
         name = self._source.name.name
         store = open_store_of(self._settings)
         if self._was_ahead(store):
-            say(self._options, f"{name} was pushed ahead of this call")
+            self._say(f"{name} was pushed ahead of this call")
             return None
         from pgkeep.archive.push import push_file
         from pgkeep.cli.wal_session import open_to_write
@@ -92,7 +96,7 @@ class _Push:
         target = self._target(open_to_write(store, self._settings, self._state))
         pushed = push_file(self._source, target)
         stored = f"is stored in {pushed.stored_bytes} bytes"
-        say(self._options, f"{name} {stored if pushed.stored_bytes else 'was there already'}")
+        self._say(f"{name} {stored if pushed.stored_bytes else 'was there already'}")
         return target
 
     def _target(self, repository: Repository) -> PushTarget:
@@ -119,16 +123,19 @@ class _Push:
         name, cluster = self._source.name.name, self._settings.cluster
         if not any(ahead.glob(f"*/{cluster}/*/{name}")):
             return False
+        from pgkeep.errors import ObjectNotFound
         from pgkeep.repository.layout import IDENTITY
         from pgkeep.repository.record import parse_record
 
-        members = parse_record(store.get(IDENTITY), IDENTITY, kind="repository")
+        try:
+            members = parse_record(store.get(IDENTITY), IDENTITY, kind="repository")
+        except ObjectNotFound:
+            return False
         return self._records(members["id"]).has(self._source.mark)
 
     def _push_ahead(self, target: PushTarget, patience: Patience) -> None:
         from pgkeep.archive.ahead import push_ahead, ready_names
         from pgkeep.archive.push import push_file
-        from pgkeep.cli.wal_session import say
 
         ready = ready_names(self._cluster.pgdata)
         records = self._records(target.repository.identity.id)
@@ -145,7 +152,7 @@ class _Push:
             elapsed=lambda: patience.elapsed,
             stop=self._server_stops,
         )
-        say(self._options, f"{done} files pushed ahead")
+        self._say(f"{done} files pushed ahead")
 
     def _records(self, repository_id: str) -> AheadRecords:
         from pgkeep.archive.ahead import AheadRecords
@@ -156,6 +163,11 @@ class _Push:
             cluster=self._settings.cluster,
             system_identifier=self._cluster.system_identifier,
         )
+
+    def _say(self, text: str) -> None:
+        from pgkeep.cli.wal_session import say
+
+        say(self._options, text)
 
     def _server_stops(self) -> bool:
         from pgkeep.archive.cluster import is_stopping

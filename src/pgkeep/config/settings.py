@@ -98,6 +98,14 @@ class Settings:
             return "on" if value else "off"
         return str(value)
 
+    def file_of(self, name: str) -> str | None:
+        """The file in which a secret lies, by absolute path; None when it is given as text."""
+        value = self._values.get(name)  # type: ignore[attr-defined]
+        if isinstance(value, FileContent):
+            return value.path
+        is_path = BY_NAME[name].kind == "key" and isinstance(value, str) and not is_key_text(value)
+        return value if is_path else None
+
     def with_changes(self, **changes: object) -> Settings:
         """A copy with some values replaced; their origin is then ``program``."""
         for name in changes:

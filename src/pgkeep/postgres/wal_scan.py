@@ -38,6 +38,7 @@ _HEAD = struct.Struct("<IIQBB")  # xl_tot_len, xl_xid, xl_prev, xl_info, xl_rmid
 _RECORD_HEADER = 24
 _CRC_OFFSET = 20
 _LONGEST_RECORD = 1020 << 20  # XLogRecordMaxSize
+_PIECE_BYTES = 8 << 20
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 _RM_XLOG, _RM_XACT, _RM_TABLESPACE = 0, 1, 5
@@ -113,6 +114,8 @@ class WalScanner:
         self._segment_size = segment_size
         self._block = 0
         self._major: int | None = None
+        self._magic = 0
+        self._received = 0
         self._stream = b""
         self._at = 0  # of the stream's first byte, counted from the first segment's stream
         self._fed = 0
@@ -134,40 +137,48 @@ class WalScanner:
         """
         if self.ended:
             return []
+        header = parse_segment_header(segment)
         if not self._block:
-            header = parse_segment_header(segment)
-            self._block, self._major = header.block_size, header.major
+            self._block, self._major, self._magic = header.block_size, header.major, header.magic
             if header.block_size < 1024 or self._segment_size % header.block_size:
                 self.ended = True
                 return []
-        self._stream += self._payload(segment)
+        events = []
+        # Piece by piece, since a segment may have a gibibyte.
+        for start in range(0, self._segment_size, _PIECE_BYTES):
+            if not self.ended:
+                self._stream += self._payload(segment[start : start + _PIECE_BYTES], start)
+                events += self._walk()
         self._fed += 1
-        return self._walk()
+        return events
 
-    def _payload(self, segment: bytes) -> bytes:
-        """The segment without page headers; zeros from the first page that does not belong there."""
+    def _payload(self, piece: bytes, offset: int) -> bytes:
+        """Pages without their headers; zeros from the first page that does not belong there."""
         import numpy as np
 
-        pages = np.frombuffer(segment, dtype=np.uint8).reshape(-1, self._block)
+        pages = np.frombuffer(piece, dtype=np.uint8).reshape(-1, self._block)
         heads = pages[:, :_SHORT_HEADER].copy().view(_page_header_type())[:, 0]
-        base = self._start + self._fed * self._segment_size
+        base = self._start + self._fed * self._segment_size + offset
         expected = base + np.arange(len(pages), dtype=np.uint64) * np.uint64(self._block)
-        bad = np.flatnonzero((heads["address"] != expected) | (heads["magic"] != heads["magic"][0]))
+        bad = np.flatnonzero((heads["address"] != expected) | (heads["magic"] != self._magic))
         good = int(bad[0]) if len(bad) else len(pages)
-        self._note_pages(heads[:good])
-        body = pages[:good, _SHORT_HEADER:].tobytes()[HEADER_SIZE - _SHORT_HEADER :]
-        return body + bytes(self._payload_size - len(body))
+        width = self._block - _SHORT_HEADER
+        # The first page of a segment has a longer header.
+        longer = 0 if offset else HEADER_SIZE - _SHORT_HEADER
+        self._note_pages(heads[:good], longer)
+        body = pages[:good, _SHORT_HEADER:].tobytes()[longer:]
+        whole = len(pages) * width - longer
+        self._received += whole
+        return body + bytes(whole - len(body))
 
-    def _note_pages(self, heads: Any) -> None:
+    def _note_pages(self, heads: Any, longer: int) -> None:
         if len(heads) and self._skip is None:
             first = int(heads["info"][0])
             continued = bool(first & FIRST_IS_CONTRECORD)
             self._skip = _aligned(int(heads["rest"][0])) if continued else 0
         width = self._block - _SHORT_HEADER
-        begin = self._fed * self._payload_size
         for page in (heads["info"] & FIRST_IS_OVERWRITE_CONTRECORD).nonzero()[0]:
-            lost = HEADER_SIZE - _SHORT_HEADER if page else 0
-            self._resets.append(begin + int(page) * width - lost)
+            self._resets.append(self._received + (int(page) * width - longer if page else 0))
 
     @property
     def _payload_size(self) -> int:
@@ -214,6 +225,8 @@ class WalScanner:
                 position = self._next_segment(position)
         if self.ended and last.stop and not _sound(stream[last]):
             self.last_record = before
+        if position > len(stream):  # the rest of a segment after a switch
+            self._skip, position = position - len(stream), len(stream)
         self._stream = stream[position:]
         self._at += position
         return events

@@ -9,14 +9,14 @@ from pgkeep.errors import ConfigError
 IDENTITY = "pgkeep/repository"
 KEYS = "pgkeep/keys/"
 
-_CLUSTER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+_CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 NUMBER_DIGITS = 8
 TAIL_DIGITS = 20
 
 
 def check_cluster_name(name: str) -> str:
     """Return the name, or raise ``ConfigError`` when it cannot be part of a key."""
-    if not _CLUSTER.match(name) or name == "pgkeep":
+    if not _CLUSTER.fullmatch(name) or name == "pgkeep":
         raise ConfigError(
             f"{name!r} cannot be a cluster name.",
             remedy="Use letters, digits, dots, underscores and hyphens, at most 63, "
@@ -50,7 +50,12 @@ class Layout:
         self.partials = self.root + "partials/"
         self.wal = self.root + "wal/"
         self.history = self.root + "history/"
+        self.tails = self.root + "tails/"
+        self.tail_boundaries = self.root + "tail-boundary/"
         self.marks = self.root + "marks/"
+        self.checks = self.root + "checks/"
+        self.drills = self.root + "drills/"
+        self.dumps = self.root + "dumps/"
         self.lease = self.root + "lease"
 
     def pack(self, attempt: str, number: int) -> str:
@@ -65,6 +70,9 @@ class Layout:
     def manifest_copy(self, backup: str) -> str:
         return self.manifest_copies + backup
 
+    def void(self, backup: str) -> str:
+        return self.voids + backup
+
     def wal_file(self, name: str) -> str:
         """Any file that PostgreSQL archives, by its plain name."""
         if name.endswith(".history"):
@@ -76,4 +84,5 @@ class Layout:
         return f"{self.wal}{name[:16]}/"
 
     def admin(self, kind: str) -> str:
+        """The prefix of one kind: ``trash``, ``hold``, ``horizon`` or ``condemned``."""
         return f"{self.root}admin/{kind}/"

@@ -3,27 +3,44 @@
 A head that lists the backup, sealed apart so that a listing reads a few kilobytes, and an
 SQLite database that names every file. Written last, twice: a backup exists because its manifest
 does.
+
+Whoever may write to the store can make a manifest that opens, since sealing needs public keys only,
+and root restores it. So reading (``manifest_body.py``) trusts nothing: not the database's schema,
+not the types of its values, no path.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from types import NoneType
 from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject
+from pgkeep.postgres.lsn import Lsn, Timeline
+from pgkeep.postgres.wal_name import check_segment_size
+from pgkeep.repository.manifest_body import check_body, check_path, from_text, to_text
 from pgkeep.repository.pack import PackInfo
 from pgkeep.seal import envelope
 from pgkeep.seal.envelope import METADATA, EnvelopeWriter
 from pgkeep.seal.keyring import Keyring
 from pgkeep.storage.interface import Store
+from pgkeep.units import from_utc_text
 
 PIECE_BYTES = 4 << 20
 _HEAD_BYTES = 16 << 10
 _LEVEL = 6
+_MAX_BODY = 4 << 30
+_INODES = 1 << 64
+_TYPES = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "str | None": (str, NoneType),
+}
 
 DATA_DIRECTORY, OUTSIDE = 0, 1
 
@@ -141,18 +158,18 @@ class ManifestBuilder:
     def add_files(self, rows: Iterable[FileRow]) -> None:
         self._database.executemany(
             "INSERT INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            ((_to_text(row.path), *row[1:]) for row in rows),
+            ((to_text(row.path), *row[1:6], _signed(row.inode), *row[7:]) for row in rows),
         )
 
     def add_directory(self, path: str, mode: int) -> None:
-        self._database.execute("INSERT INTO directories VALUES (?,?)", (_to_text(path), mode))
+        self._database.execute("INSERT INTO directories VALUES (?,?)", (to_text(path), mode))
 
     def add_link(self, path: str, target: str) -> None:
-        row = (_to_text(path), _to_text(target))
+        row = (to_text(path), to_text(target))
         self._database.execute("INSERT INTO links VALUES (?,?)", row)
 
     def add_tablespace(self, tablespace: Tablespace) -> None:
-        row = (tablespace.oid, _to_text(tablespace.name), _to_text(tablespace.location))
+        row = (tablespace.oid, to_text(tablespace.name), to_text(tablespace.location))
         self._database.execute("INSERT INTO tablespaces VALUES (?,?,?)", row)
 
     def add_fact(self, name: str, value: Any) -> None:
@@ -190,43 +207,71 @@ class ManifestBuilder:
 
 
 class Manifest:
-    """A manifest that was read: its head, and queries over its body."""
+    """A manifest that was read: its head, and queries over its body. ``name`` is for errors.
 
-    def __init__(self, head: Head, database: sqlite3.Connection) -> None:
+    Every query raises ``DamagedObject`` for values that no backup could have.
+    """
+
+    def __init__(
+        self, head: Head, database: sqlite3.Connection, *, name: str = "The manifest"
+    ) -> None:
         self.head = head
         self._database = database
+        self._name = name
 
     def files(self) -> Iterator[FileRow]:
         """Every file, in order of the place of its map (so that map blocks are read once)."""
-        query = "SELECT * FROM files ORDER BY map_pack, map_frame, map_slot"
-        for row in self._database.execute(query):
-            yield FileRow(_from_text(row[0]), *row[1:])
+        query = f"SELECT {', '.join(FileRow._fields)} FROM files "
+        for row in self._rows(query + "ORDER BY map_pack, map_frame, map_slot"):
+            path = from_text(row[0])
+            # Outside the data directory paths are absolute; below the root the same rule holds.
+            inside = path if row[1] == DATA_DIRECTORY else path.removeprefix("/")
+            if row[1] != DATA_DIRECTORY and inside == path:
+                raise envelope.damaged(self._name, f"{path!r} is no absolute path")
+            check_path(inside, self._name)
+            yield FileRow(path, *row[1:6], row[6] % _INODES, *row[7:])
 
     def packs(self) -> dict[int, PackInfo]:
         """All packs by their row id."""
-        rows = self._database.execute("SELECT * FROM packs")
+        query = "SELECT id, attempt, number, size_bytes, blake3, object_id, data_key, metadata_key"
+        rows = self._rows(query + " FROM packs")
         return {row[0]: PackInfo(row[1].hex(), *row[2:]) for row in rows}
 
     def directories(self) -> list[tuple[str, int]]:
         """(path, mode), parents before children."""
-        rows = self._database.execute("SELECT path, mode FROM directories ORDER BY path")
-        return [(_from_text(path), mode) for path, mode in rows]
+        rows = self._rows("SELECT path, mode FROM directories ORDER BY path")
+        return [(check_path(from_text(path), self._name), mode) for path, mode in rows]
 
     def links(self) -> list[tuple[str, str]]:
-        """Symbolic links: (path, target)."""
-        rows = self._database.execute("SELECT path, target FROM links ORDER BY path")
-        return [(_from_text(path), _from_text(target)) for path, target in rows]
+        """Symbolic links of tablespaces: (path, target). A target may be any place."""
+        rows = self._rows("SELECT path, target FROM links ORDER BY path")
+        found = [(from_text(path), from_text(target)) for path, target in rows]
+        for path, target in found:
+            # Nothing else is a link: through another one a restore would write elsewhere.
+            folder, _, oid = path.partition("/")
+            if folder != "pg_tblspc" or not (oid.isascii() and oid.isdigit()) or "\0" in target:
+                raise envelope.damaged(self._name, f"it has a link at {path!r}")
+        return found
 
     def tablespaces(self) -> list[Tablespace]:
-        rows = self._database.execute("SELECT oid, name, location FROM tablespaces ORDER BY oid")
-        return [Tablespace(oid, _from_text(n), _from_text(place)) for oid, n, place in rows]
+        rows = self._rows("SELECT oid, name, location FROM tablespaces ORDER BY oid")
+        return [Tablespace(oid, from_text(name), from_text(place)) for oid, name, place in rows]
 
     def facts(self) -> dict[str, Any]:
-        rows = self._database.execute("SELECT name, value FROM facts")
-        return {name: json.loads(value) for name, value in rows}
+        rows = self._rows("SELECT name, value FROM facts")
+        try:
+            return {name: json.loads(value) for name, value in rows}
+        except (ValueError, RecursionError) as error:
+            raise envelope.damaged(self._name, "a fact is not JSON") from error
 
     def close(self) -> None:
         self._database.close()
+
+    def _rows(self, query: str) -> Iterator[Any]:
+        try:
+            yield from self._database.execute(query)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise envelope.damaged(self._name, f"its body cannot be read ({error})") from error
 
 
 def read_head(store: Store, key: str, keyring: Keyring) -> Head:
@@ -234,14 +279,18 @@ def read_head(store: Store, key: str, keyring: Keyring) -> Head:
 
     Raises ``ObjectNotFound``, ``IdentityNeeded`` (no metadata key), ``DamagedObject``.
     """
-    data = store.get_range(key, 0, _HEAD_BYTES)
-    header = envelope.parse_header(
-        data, key, object_type=envelope.MANIFEST, repository_id=keyring.repository_id
+    header, data = envelope.fetch_header(
+        store,
+        key,
+        object_type=_type_of(key),
+        repository_id=keyring.repository_id,
+        first_bytes=_HEAD_BYTES,
     )
-    _, stored, _ = envelope.read_prefix(data, header.end, key)
-    needed = header.end + envelope.PREFIX_SIZE + stored
+    needed = header.end + envelope.PREFIX_SIZE
+    if len(data) >= needed:
+        needed += envelope.read_prefix(data, header.end, key)[1]
     if needed > len(data):
-        data = store.get_range(key, 0, needed)
+        data = store.get_range(key, 0, max(needed, len(data) * 2))
     opener = envelope.opener_for(keyring, header, key)
     return _parse_head(opener.open_at(data, header.end, number=0), key)
 
@@ -255,46 +304,89 @@ def read_manifest(store: Store, key: str, keyring: Keyring) -> Manifest:
 
 
 def parse_manifest(data: bytes, key: str, keyring: Keyring) -> Manifest:
-    """As :func:`read_manifest`, from the object's bytes."""
+    """As :func:`read_manifest`, from the object's bytes.
+
+    A key under ``partials/`` is that of a partial manifest.
+    """
     header = envelope.parse_header(
-        data, key, object_type=envelope.MANIFEST, repository_id=keyring.repository_id
+        data, key, object_type=_type_of(key), repository_id=keyring.repository_id
     )
-    head, *body = envelope.read_frames(data, keyring, header, key)
+    frames = envelope.read_frames(data, keyring, header, key)
+    head = _parse_head(next(frames), key)
+    body = bytearray()
+    for piece in frames:
+        body += piece
+        if len(body) > _MAX_BODY:
+            raise envelope.damaged(key, "its body is impossibly large")
     database = sqlite3.connect(":memory:", check_same_thread=False)
     try:
-        database.deserialize(b"".join(body))
-        database.execute("SELECT count(*) FROM files").fetchone()
+        # Deserialising wants bytes or a view of them, and makes a copy of its own.
+        database.deserialize(body)
+        del body
+        check_body(database, key)
     except sqlite3.Error as error:
-        raise envelope.damaged(key, f"its body is not a database ({error})") from error
-    return Manifest(_parse_head(head, key), database)
+        database.close()
+        raise envelope.damaged(key, f"its body is not a sound database ({error})") from error
+    except BaseException:
+        database.close()
+        raise
+    return Manifest(head, database, name=key)
 
 
 def _parse_head(data: bytes, key: str) -> Head:
-    known = {field.name for field in fields(Head)}
-    try:
-        members = json.loads(data)
-        head = Head(**{name: value for name, value in members.items() if name in known})
-    except (ValueError, TypeError) as error:
-        raise envelope.damaged(key, f"its head is malformed ({error})") from error
-    backup = key.rpartition("/")[2]
-    if head.backup != backup:
-        raise DamagedObject(f"{key} is the manifest of {head.backup}, in the wrong place.")
+    members = envelope.json_object(data, key, "its head")
+    known = {}
+    for field in fields(Head):
+        if field.name in members or field.name != "partial":
+            value = members.get(field.name)
+            wrong_bool = isinstance(value, bool) and field.type != "bool"
+            if wrong_bool or not isinstance(value, _TYPES[str(field.type)]):  # type: ignore[arg-type]
+                raise envelope.damaged(key, f"{field.name!r} of its head is missing or malformed")
+            known[field.name] = value
+    head = Head(**known)
+    _check_place(head, key)
+    if not head.partial:
+        _check_values(head, key)
     return head
 
 
-def _to_text(path: str) -> str:
-    # SQLite text is UTF-8, which has no room for lone surrogates: such bytes, and the backslash
-    # itself, are written as \xNN.
-    escaped = path.replace("\\", "\\x5c")
-    return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _check_place(head: Head, key: str) -> None:
+    """A manifest belongs to its cluster and system, and to its name."""
+    parts = key.split("/")
+    where = parts[-4:-2]
+    if head.partial:
+        where = parts[-5:-3]
+        own, name = head.attempt, parts[-2] if len(parts) > 1 else ""
+    else:
+        own, name = head.backup, parts[-1]
+    same = not where or where == [head.cluster, head.system_identifier]
+    if head.partial != (_type_of(key) == envelope.PARTIAL_MANIFEST) or own != name or not same:
+        raise DamagedObject(
+            f"{key} is the manifest of {own} of {head.cluster} ({head.system_identifier}), "
+            "in the wrong place.",
+            remedy="Restore this object from a copy of the repository.",
+            object=key,
+        )
 
 
-def _from_text(text: str) -> str:
-    if "\\" not in text:
-        return text
+def _check_values(head: Head, key: str) -> None:
+    """What others compute with must be what it looks like."""
+    try:
+        from_utc_text(head.started), from_utc_text(head.ended)
+        Lsn.parse(head.start_lsn), Lsn.parse(head.stop_lsn), Timeline(head.timeline)
+        check_segment_size(head.wal_segment_size)
+    except (ValueError, OverflowError) as error:
+        raise envelope.damaged(key, f"its head is malformed ({error})") from error
+    sizes = (head.files, head.database_bytes, head.added_bytes, head.stored_bytes)
+    power_of_two = head.page_size & (head.page_size - 1) == 0
+    if min(*sizes, head.failed_pages) < 0 or not (512 <= head.page_size <= 65536 and power_of_two):
+        raise envelope.damaged(key, "its head names impossible sizes")
 
-    def byte(match: re.Match[bytes]) -> bytes:
-        return bytes.fromhex(match.group(1).decode())
 
-    raw = re.sub(rb"\\x([0-9a-f]{2})", byte, text.encode())
-    return raw.decode("utf-8", "surrogateescape")
+def _type_of(key: str) -> int:
+    return envelope.PARTIAL_MANIFEST if "/partials/" in key else envelope.MANIFEST
+
+
+def _signed(inode: int) -> int:
+    # SQLite's integers are signed, and some file systems use all 64 bits.
+    return inode - _INODES if inode >= _INODES >> 1 else inode

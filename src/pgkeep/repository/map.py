@@ -2,15 +2,20 @@
 
 Pages never shift inside a PostgreSQL file, so a list of page ranges is all the index there is.
 Maps are stored many to a block, in columns, because columns compress well and are read by numpy
-without a loop: a 10 TB cluster has some ten million extents.
+without a loop: a 10 TB cluster has some ten million extents. Who needs one file asks for its
+:class:`FileMap`; who needs all of them asks the block for its :meth:`MapBlock.columns`, or
+``map_table.py`` for the places of all pages at once.
 """
 
 from __future__ import annotations
 
+import operator
+import os
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from pgkeep.repository.pack import from_little_endian, little_endian
@@ -75,7 +80,7 @@ def build_block(maps: Sequence[FileMap], page_size: int) -> bytes:
         for extent in one.extents:
             _append(extents, extent)
         failed.extend(one.failed)
-        paths += one.path.encode("utf-8", "surrogateescape") + b"\0"
+        paths += os.fsencode(one.path) + b"\0"
     head = _HEAD.pack(
         _MAGIC,
         page_size,
@@ -91,8 +96,29 @@ def build_block(maps: Sequence[FileMap], page_size: int) -> bytes:
     return b"".join((head, table, *columns, paths))
 
 
+class MapColumns(NamedTuple):
+    """All maps of a block as numpy arrays, without a copy; section 6 of the format says what they
+    mean.
+
+    ``first_frame``, ``first_extent`` and ``first_failed`` have one entry more than there are maps, so
+    that map ``i`` has rows ``[first[i], first[i + 1])``. ``frames`` has rows pack, number, offset,
+    stored, plain; ``extents`` first page, pages, frame, page in frame.
+    """
+
+    sizes: Any
+    first_frame: Any
+    first_extent: Any
+    first_failed: Any
+    frames: Any
+    extents: Any
+    failed: Any
+
+
 class MapBlock:
-    """A parsed map block. Parsing is lazy in the maps: a block is a handful of columns."""
+    """A parsed map block. Parsing is lazy in the maps: a block is a handful of columns.
+
+    Raises ``DamagedObject`` unless all columns fit together.
+    """
 
     def __init__(self, data: bytes, name: str) -> None:
         if len(data) < _HEAD.size:
@@ -102,6 +128,10 @@ class MapBlock:
         sizes += [failed * 4, paths]
         if magic != _MAGIC or len(data) != _HEAD.size + sum(sizes):
             raise damaged(name, "a map block is malformed")
+        self._name = name
+        self._counts = (frames, extents, failed)
+        self._columns_at = _HEAD.size + 20 * packs
+        self._data = data
         pieces = list(_cut(data, _HEAD.size, sizes))
         self.packs = [(attempt.hex(), number) for attempt, number in _PACK.iter_unpack(pieces[0])]
         self._sizes = from_little_endian(pieces[1], "Q")
@@ -112,17 +142,23 @@ class MapBlock:
         self._paths = bytes(pieces[15]).split(b"\0")[:-1]
         if len(self._paths) != maps:
             raise damaged(name, "a map block has not as many paths as maps")
+        self._check()
 
     def __len__(self) -> int:
         return len(self._sizes)
 
+    def __iter__(self) -> Iterator[FileMap]:
+        return (self[slot] for slot in range(len(self)))
+
     def __getitem__(self, slot: int) -> FileMap:
-        """The map in a slot. Raises IndexError."""
-        frames = slice(*self._span(0, slot, len(self._frames[0])))
-        extents = slice(*self._span(1, slot, len(self._extents[0])))
-        failed = slice(*self._span(2, slot, len(self._failed)))
+        """The map in a slot. Raises ``DamagedObject`` when there is none: a manifest said so."""
+        if not 0 <= slot < len(self):
+            raise damaged(self._name, f"a map block has no map {slot}")
+        frames = slice(*self._span(0, slot))
+        extents = slice(*self._span(1, slot))
+        failed = slice(*self._span(2, slot))
         return FileMap(
-            self._paths[slot].decode("utf-8", "surrogateescape"),
+            self.path(slot),
             self._sizes[slot],
             [
                 FrameAddress(*self.packs[pack], *rest)
@@ -132,9 +168,45 @@ class MapBlock:
             list(self._failed[failed]),
         )
 
-    def _span(self, column: int, slot: int, end: int) -> tuple[int, int]:
+    def path(self, slot: int) -> str:
+        """The path of the file whose map is in a slot."""
+        return os.fsdecode(self._paths[slot])
+
+    def columns(self) -> MapColumns:
+        """All maps at once, as numpy arrays."""
+        import numpy as np
+
+        maps, (frames, extents, failed) = len(self), self._counts
+        at = self._columns_at
+        sizes = np.frombuffer(self._data, "<u8", maps, at)
+        rest = np.frombuffer(self._data, "<u4", 3 * maps + 5 * frames + 4 * extents + failed, at + 8 * maps)
+        firsts = [
+            np.append(rest[i * maps : (i + 1) * maps], np.uint32(end))
+            for i, end in enumerate(self._counts)
+        ]
+        at = 3 * maps
+        frame_rows = rest[at : at + 5 * frames].reshape(5, frames)
+        at += 5 * frames
+        extent_rows = rest[at : at + 4 * extents].reshape(4, extents)
+        failed_row = rest[at + 4 * extents :]
+        return MapColumns(sizes, *firsts, frame_rows, extent_rows, failed_row)
+
+    def _check(self) -> None:
+        """Rows ascend within what there is, and every frame lies in a pack of the table."""
+        for firsts, end in zip(self._firsts, self._counts, strict=True):
+            if firsts and (
+                firsts[0] != 0
+                or firsts[-1] > end
+                or not all(map(operator.le, firsts, islice(firsts, 1, None)))
+            ):
+                raise damaged(self._name, "the rows of a map block do not ascend")
+        if max(self._frames[0], default=-1) >= len(self.packs):
+            raise damaged(self._name, "a map block names a pack that it does not list")
+
+    def _span(self, column: int, slot: int) -> tuple[int, int]:
         firsts = self._firsts[column]
-        return firsts[slot], firsts[slot + 1] if slot + 1 < len(firsts) else end
+        beyond = firsts[slot + 1] if slot + 1 < len(firsts) else self._counts[column]
+        return firsts[slot], beyond
 
 
 def _append(columns: Sequence[array[int]], row: Sequence[int]) -> None:

@@ -156,7 +156,7 @@ def parse_index(data: bytes, name: str) -> PackIndex:
         raise envelope.damaged(name, "its index is cut off")
     magic, page_size, frames, kind, shown = _INDEX_HEAD.unpack_from(data)
     start = _INDEX_HEAD.size + frames
-    if magic != _INDEX_MAGIC or len(data) < start + 16 * frames:
+    if magic != _INDEX_MAGIC or not page_size or len(data) < start + 16 * frames:
         raise envelope.damaged(name, "its index is malformed")
     offsets, stored, plain, pages = (
         from_little_endian(data[start + 4 * frames * i : start + 4 * frames * (i + 1)])
@@ -170,9 +170,14 @@ def parse_index(data: bytes, name: str) -> PackIndex:
 
 
 def read_index(data: Any, keyring: Keyring, info: PackInfo, layout: Layout) -> PackIndex:
-    """The index of a whole pack, whose hash is checked. Raises ``DamagedObject``."""
+    """The index of a whole pack, whose hash is checked: it is the manifest's, too.
+
+    Raises ``DamagedObject``.
+    """
     name = info.key(layout)
-    offset, frames, _ = envelope.check_trailer(data, name)
+    offset, frames, digest = envelope.check_trailer(data, name)
+    if digest != info.blake3:
+        raise envelope.damaged(name, "it is not the pack that the manifest names")
     opener = info.opener(keyring, layout)
     return parse_index(opener.open_at(data, offset, number=frames - 1, final=True), name)
 

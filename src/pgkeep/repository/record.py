@@ -1,6 +1,9 @@
 """Records: small plain objects that say one thing, readable with any pager (format, section 2).
 
-Their last line is a hash of the first, so that a scrub treats them like everything else.
+Their last line is a hash of the first, so that a scrub treats them like everything else. The hash
+is no proof of who wrote: a record may say anything, so whoever reads one asks for each member by
+its type, and what does not fit is a damaged object and never a Python error.
+
 Numbered records replace what other tools keep in one mutable file: publishing is creating the
 next free number, and who loses that race looks again.
 """
@@ -8,15 +11,21 @@ next free number, and who loses that race looks again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from pgkeep.errors import DamagedObject, FormatTooNew, ObjectExists
+from pgkeep.errors import DamagedObject, FormatTooNew, ObjectExists, RepositoryError
 from pgkeep.repository.layout import NUMBER_DIGITS, numbered
-from pgkeep.storage.interface import ObjectInfo, Store
+from pgkeep.seal.envelope import json_object
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pgkeep.storage.interface import ObjectInfo, Store
 
 FORMAT_VERSION = 1
 _ATTEMPTS = 20
+_T = TypeVar("_T")
 
 
 def build_record(kind: str, members: dict[str, Any], *, at: str, by: dict[str, Any]) -> bytes:
@@ -35,49 +44,82 @@ def parse_record(data: bytes, name: str, *, kind: str) -> dict[str, Any]:
     line, separator, tail = data.partition(b"\n")
     digest = blake3(line + separator).hexdigest().encode()
     if tail != b"blake3 " + digest + b"\n":
-        raise DamagedObject(
-            f"{name} is damaged: its bytes do not match the hash they were stored with.",
-            remedy="Restore this object from a copy of the repository.",
-            object=name,
-        )
-    members: dict[str, Any] = json.loads(line)
-    if members.get("pgkeep", 0) > FORMAT_VERSION:
+        raise _damaged(name, "its bytes do not match the hash they were stored with")
+    members = json_object(line, name, "it")
+    version = member(members, "pgkeep", int, name=name)
+    if version > FORMAT_VERSION:
         raise FormatTooNew(
-            f"{name} was written in format {members['pgkeep']}; "
-            f"this pgkeep reads up to {FORMAT_VERSION}.",
+            f"{name} was written in format {version}; this pgkeep reads up to {FORMAT_VERSION}.",
             remedy="Upgrade pgkeep on this host.",
         )
     if members.get("type") != kind:
         raise DamagedObject(f"{name} is a {members.get('type')!r} record, not a {kind!r} one.")
+    member(members, "at", str, name=name)
+    member(members, "by", dict, name=name)
     return members
 
 
-def newest(store: Store, prefix: str) -> ObjectInfo | None:
-    """The numbered object of the highest number under ``prefix`` (which ends with a slash)."""
+def member(members: Mapping[str, Any], key: str, kind: type[_T], *, name: str) -> _T:
+    """A member that must be there and be of this type. Raises ``DamagedObject``."""
+    found = members.get(key)
+    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
+        raise _damaged(name, f"its member {key!r} is missing or of the wrong type")
+    return found
+
+
+def newest(
+    store: Store, prefix: str, *, digits: int = NUMBER_DIGITS, after: int = 0
+) -> ObjectInfo | None:
+    """The numbered object of the highest number under ``prefix`` (which ends with a slash).
+
+    ``after`` is a number that is known to be taken, which spares listing what lies before it; with
+    nothing above it, the answer is None.
+    """
     last = None
-    for info in store.list(prefix):
-        if _is_number(info.key[len(prefix) :]):
+    start = numbered(prefix, after, digits=digits) if after else None
+    for info in store.list(prefix, start_after=start):
+        if _is_number(info.key[len(prefix) :], digits):
             last = info
     return last
 
 
-def publish(store: Store, prefix: str, build: Callable[[int], bytes]) -> ObjectInfo:
+def publish(
+    store: Store,
+    prefix: str,
+    build: Callable[[int], bytes],
+    *,
+    digits: int = NUMBER_DIGITS,
+    after: int = 0,
+) -> ObjectInfo:
     """Create the next free number under ``prefix`` with ``build(number)``.
 
     ``build`` is called again for each lost race, so that it can look at what the winner wrote.
-    Raises ``ObjectExists`` after many lost races.
+    ``after`` as in :func:`newest`. Raises ``ObjectExists`` after many lost races.
     """
     lost: ObjectExists | None = None
     for _ in range(_ATTEMPTS):
-        last = newest(store, prefix)
-        number = int(last.key[len(prefix) :]) + 1 if last else 1
+        last = newest(store, prefix, digits=digits, after=after)
+        number = int(last.key[len(prefix) :]) + 1 if last else after + 1
+        if number >= 10**digits:
+            raise RepositoryError(f"There is no number left under {prefix}.")
+        key, data = numbered(prefix, number, digits=digits), build(number)
         try:
-            return store.put(numbered(prefix, number), build(number), if_absent=True)
+            return store.put(key, data, if_absent=True)
         except ObjectExists as error:
-            lost = error
+            if store.get(key) == data:  # the echo of our own attempt, whose answer was lost
+                return store.head(key)
+            lost, after = error, number
     assert lost is not None
     raise lost
 
 
-def _is_number(text: str) -> bool:
-    return len(text) >= NUMBER_DIGITS and text.isdigit()
+def _is_number(text: str, digits: int) -> bool:
+    return len(text) == digits and text.isascii() and text.isdigit()
+
+
+def _damaged(name: str, why: str) -> DamagedObject:
+    return DamagedObject(
+        f"{name} is damaged: {why}.",
+        remedy="Restore this object from a copy of the repository.",
+        object=name,
+    )

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pgkeep.errors import UnknownSystem
-from pgkeep.repository.layout import systems
-from pgkeep.repository.record import build_record, parse_record, publish
-from pgkeep.storage.interface import Store
+from pgkeep.errors import DamagedObject, UnknownSystem
+from pgkeep.repository.layout import NUMBER_DIGITS, systems
+from pgkeep.repository.record import build_record, member, parse_record, publish
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pgkeep.storage.interface import Store
 
 
 class System(NamedTuple):
@@ -26,11 +29,11 @@ class System(NamedTuple):
 def read_systems(store: Store, cluster: str) -> list[System]:
     """All system identifiers of a cluster, oldest first; the last is the present one."""
     found = []
-    for info in store.list(systems(cluster)):
-        members = parse_record(store.get(info.key), info.key, kind="system")
-        host = str(members["by"].get("host", "?"))
-        identifier = int(members["system_identifier"])
-        found.append(System(identifier, members["postgres_major"], members["at"], host))
+    prefix = systems(cluster)
+    for info in store.list(prefix):
+        number = info.key[len(prefix) :]
+        if len(number) == NUMBER_DIGITS and number.isascii() and number.isdigit():
+            found.append(_parse(store.get(info.key), info.key))
     return found
 
 
@@ -93,6 +96,19 @@ def unknown_system(cluster: str, system_identifier: int, known: System) -> Unkno
         cluster=cluster,
         known=known.system_identifier,
         found=system_identifier,
+    )
+
+
+def _parse(data: bytes, key: str) -> System:
+    members = parse_record(data, key, kind="system")
+    identifier = member(members, "system_identifier", str, name=key)
+    if not (identifier.isascii() and identifier.isdigit() and 0 < len(identifier) <= 20):
+        raise DamagedObject(f"{key} is damaged: its system identifier is malformed.")
+    return System(
+        int(identifier),
+        member(members, "postgres_major", int, name=key),
+        members["at"],
+        str(members["by"].get("host", "?")),
     )
 
 

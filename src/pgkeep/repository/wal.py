@@ -7,17 +7,22 @@ judged with no key at hand: same content is a success, other content is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pgkeep.errors import WalConflict
-from pgkeep.repository.layout import Layout
 from pgkeep.seal import envelope
-from pgkeep.seal.keyring import Keyring
-from pgkeep.storage.interface import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgkeep.repository.layout import Layout
+    from pgkeep.seal.keyring import Keyring
+    from pgkeep.storage.interface import Store
 
 FRAME_BYTES = 4 << 20
 _HEAD_BYTES = 2048
+_HEX = frozenset("0123456789abcdef")
 
 
 class WalHeader(NamedTuple):
@@ -80,18 +85,22 @@ def build_wal_object(
 
 def read_wal_header(store: Store, key: str, keyring: Keyring) -> WalHeader:
     """The plain header of a stored WAL file. Raises ``ObjectNotFound``, ``DamagedObject``."""
-    data = store.get_range(key, 0, _HEAD_BYTES)
-    if len(data) >= envelope.HEADER_SIZE:
-        needed = envelope.header_length(data)
-        if needed > len(data):
-            data = store.get_range(key, 0, min(needed, 1 << 20))
-    return _header(data, key, keyring)[0]
+    header, _ = envelope.fetch_header(
+        store,
+        key,
+        object_type=envelope.WAL,
+        repository_id=keyring.repository_id,
+        first_bytes=_HEAD_BYTES,
+    )
+    return _shown(header, key)
 
 
 def open_wal_object(data: bytes, key: str, keyring: Keyring) -> tuple[WalHeader, Iterator[bytes]]:
     """The header and the plain frames of a whole WAL object. Raises ``DamagedObject``."""
-    shown, header = _header(data, key, keyring)
-    return shown, envelope.read_frames(data, keyring, header, key)
+    header = envelope.parse_header(
+        data, key, object_type=envelope.WAL, repository_id=keyring.repository_id
+    )
+    return _shown(header, key), envelope.read_frames(data, keyring, header, key)
 
 
 def check_same(header: WalHeader, content: Any, *, cluster: str, host: str) -> None:
@@ -130,15 +139,32 @@ def _ancestors(name: str, content: bytes) -> list[list[Any]]:
     return [[int(a.timeline), str(a.end)] for a in history.ancestors if a.end is not None]
 
 
-def _header(data: bytes, key: str, keyring: Keyring) -> tuple[WalHeader, envelope.Header]:
-    header = envelope.parse_header(
-        data, key, object_type=envelope.WAL, repository_id=keyring.repository_id
-    )
+def _shown(header: envelope.Header, key: str) -> WalHeader:
+    """The plain header, every member of its type."""
+    plain = header.plain
     try:
-        known = {field: header.plain[field] for field in WalHeader._fields[:-1]}
-        shown = WalHeader(**known, ancestors=header.plain.get("ancestors"))
+        shown = WalHeader(*(plain[field] for field in WalHeader._fields[:-1]))
     except KeyError as error:
         raise envelope.damaged(key, f"its header has no {error}") from error
+    if type(shown.size) is not int or shown.size < 0:
+        raise envelope.damaged(key, "its header names an impossible size")
+    if not all(isinstance(text, str) for text in shown._replace(size="", ancestors="")):  # type: ignore[arg-type]
+        raise envelope.damaged(key, "a member of its header is no text")
+    if not (_is_hex(shown.salt, 32) and _is_hex(shown.blake3, 64)):
+        raise envelope.damaged(key, "its header's hash is malformed")
     if shown.name != key.rpartition("/")[2]:
         raise envelope.damaged(key, f"it is the file {shown.name}, in the wrong place")
-    return shown, header
+    return shown._replace(ancestors=_checked_ancestors(plain.get("ancestors"), key))
+
+
+def _checked_ancestors(rows: Any, key: str) -> list[list[Any]] | None:
+    if rows is None:
+        return None
+    if isinstance(rows, list) and all(isinstance(row, list) and len(row) == 2 for row in rows):
+        if all(type(row[0]) is int and isinstance(row[1], str) for row in rows):
+            return rows
+    raise envelope.damaged(key, "its header's ancestors are malformed")
+
+
+def _is_hex(text: str, digits: int) -> bool:
+    return len(text) == digits and _HEX.issuperset(text)

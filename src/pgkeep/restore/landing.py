@@ -1,4 +1,4 @@
-"""Writing the files: packs are read from front to back, and each frame's pages go where they belong.
+"""Writing the files: packs are read front to back, and each frame's pages go where they belong.
 
 The unit of work is a stretch of one pack of up to 8 MiB, read at once; whoever is free takes the
 next. So a pack is read once whatever files it serves, the workers finish together, and memory
@@ -104,9 +104,7 @@ class Lander:
         """The CRC-32C of each file, by its number; to be asked when all is written."""
         size = self._all.page_size
         files = self._all.files
-        found = {
-            number: crc.zeros(file.size_bytes) for number, file in enumerate(files)
-        }
+        found = {number: crc.zeros(file.size_bytes) for number, file in enumerate(files)}
         first = self._all.columns[6]
         for number, indexes in self._all.of_files():
             pieces = (

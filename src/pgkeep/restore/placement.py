@@ -24,7 +24,7 @@ from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import FileRow, Manifest
 from pgkeep.repository.map import HOLE, FileMap, MapBlock
 from pgkeep.repository.pack import PackInfo
-from pgkeep.seal.envelope import METADATA, PREFIX_SIZE, damaged
+from pgkeep.seal.envelope import PREFIX_SIZE, damaged
 
 _REQUESTS = 8
 _COLUMNS = ("pack", "number", "offset", "stored", "plain", "file", "first", "pages", "inside")

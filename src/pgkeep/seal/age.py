@@ -12,6 +12,7 @@ from typing import Any
 from pgkeep.errors import ConfigError, IdentityNeeded, WrongIdentity
 
 IDENTITY_PREFIX = "AGE-SECRET-KEY-1"
+_SECRET_MARKS = ("AGE-SECRET-KEY-", "PRIVATE KEY-----", "PGKEEP-HOST-KEY-")
 
 
 def generate_identity() -> tuple[str, str]:
@@ -35,7 +36,7 @@ def parse_recipient(text: str) -> Any:
     from pyrage import RecipientError, ssh, x25519
 
     text = text.strip()
-    if text.upper().startswith("AGE-SECRET-KEY-"):
+    if any(mark in text.upper() for mark in _SECRET_MARKS):
         raise ConfigError(
             "A secret key was given where a recipient is wanted.",
             remedy="Give its public half, which starts with age1 (age-keygen -y prints it).",
@@ -45,26 +46,37 @@ def parse_recipient(text: str) -> Any:
             return ssh.Recipient.from_str(text)
         return x25519.Recipient.from_str(text)
     except RecipientError as error:
+        # Only what looks like a public key is shown again: the rest may be a secret.
+        shown = repr(text[:60]) if text.startswith(("age1", "ssh-")) else "What was given"
         raise ConfigError(
-            f"{text[:60]!r} is not a recipient that pgkeep can seal to.",
+            f"{shown} is not a recipient that pgkeep can seal to.",
             why=f"age says: {error}.",
             remedy="Give an age1… or ssh-ed25519 public key.",
         ) from error
 
 
 def seal_to(plain: bytes, recipients: Sequence[str], *, armored: bool = False) -> bytes:
-    """An age file of ``plain`` that each of ``recipients`` can open."""
+    """An age file of ``plain`` that each of ``recipients`` can open.
+
+    Raises ``ConfigError`` when there is none, or one that cannot be sealed to.
+    """
     import pyrage
 
+    if not recipients:
+        raise ConfigError("There is no recipient to seal to.", remedy="Give an age1… public key.")
     return bytes(
         pyrage.encrypt(plain, [parse_recipient(text) for text in recipients], armored=armored)
     )
 
 
 def seal_with_passphrase(plain: bytes, passphrase: str) -> bytes:
-    """An armored age file (scrypt recipient)."""
+    """An armored age file (scrypt recipient). Raises ``ConfigError`` for an empty passphrase."""
     import pyrage
 
+    if not passphrase:
+        raise ConfigError(
+            "The passphrase is empty.", remedy="Put one into the passphrase file: a few words."
+        )
     return bytes(pyrage.passphrase.encrypt(plain, passphrase, armored=True))
 
 

@@ -3,49 +3,53 @@
 Writing goes into one preallocated buffer: AES-GCM encrypts straight into it, so a frame's bytes
 are copied by nobody. Every call that touches many bytes (zstd, GCM, BLAKE3) releases the GIL.
 
-Decisions:
-
-* Each object has random keys, so a counter is a safe nonce, across restarts too.
-* The associated data binds a frame to its object and number and not to its offset in a file.
-* The trailer's hash is over *stored* bytes: a scrub needs no key.
-* A reader checks the announced sizes before it allocates: stored bytes are hostile input.
+Two hashes, neither of which needs a key: the trailer's is over all *stored* bytes, for a scrub; the
+object's id is over the header, so that who reads only a header (a second push, a listing) knows
+that it is sound, and every frame, being bound to the id, is bound to the header as well.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import struct
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pgkeep.errors import DamagedObject, FormatTooNew
+from pgkeep.errors import FormatTooNew
+from pgkeep.seal.frame import DATA as DATA
+from pgkeep.seal.frame import MAX_FRAME as MAX_FRAME
+from pgkeep.seal.frame import MAX_METADATA_FRAME as MAX_METADATA_FRAME
+from pgkeep.seal.frame import METADATA as METADATA
+from pgkeep.seal.frame import PREFIX_SIZE as PREFIX_SIZE
+from pgkeep.seal.frame import TAG_SIZE as TAG_SIZE
+from pgkeep.seal.frame import FrameOpener as FrameOpener
+from pgkeep.seal.frame import FrameRef as FrameRef
+from pgkeep.seal.frame import associated_data as associated_data
+from pgkeep.seal.frame import compressor as compressor
+from pgkeep.seal.frame import damaged as damaged
+from pgkeep.seal.frame import decompress as decompress
+from pgkeep.seal.frame import nonce as nonce
+from pgkeep.seal.frame import plain_limit, write_prefix
+from pgkeep.seal.frame import read_prefix as read_prefix
 from pgkeep.seal.keyring import Keyring, ObjectKeys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgkeep.storage.interface import Store
 
 FORMAT_VERSION = 1
 MAGIC = b"PGKEEP\x00"
 
 PACK, MANIFEST, WAL, TAIL, PARTIAL_MANIFEST, SEALED_RECORD = 1, 2, 3, 4, 5, 6
-DATA, METADATA = 0, 1
 
 _HEADER = struct.Struct("<7sBBBHI16s16sHHI")
-_PREFIX = struct.Struct("<II")
 _TRAILER = struct.Struct("<QII32s")
+_ID = slice(32, 48)
 HEADER_SIZE = _HEADER.size
-PREFIX_SIZE = _PREFIX.size
 TRAILER_SIZE = _TRAILER.size
-TAG_SIZE = 16
-_CLASS_BIT = 1 << 31
-MAX_FRAME = 64 << 20
-
-
-class FrameRef(NamedTuple):
-    """Where a frame lies: ``offset`` is that of its 8-byte prefix; lengths in bytes."""
-
-    number: int
-    offset: int
-    stored: int
-    plain: int
+MAX_HEADER = 1 << 20
+"""The most bytes that a plain header may take."""
 
 
 class Header(NamedTuple):
@@ -82,7 +86,7 @@ class EnvelopeWriter:
         self._keyring = keyring
         self._type = object_type
         self._sealed = keyring.sealed
-        self.object_id = os.urandom(16)
+        self.object_id = bytes(16)
         self.keys: ObjectKeys = keyring.new_keys(data=data, metadata=metadata)
         self._buffer = bytearray(capacity) if buffer is None else buffer
         self._ciphers: dict[int, Any] = {}
@@ -92,14 +96,19 @@ class EnvelopeWriter:
         self._write_header(header)
 
     def add(self, plain: Any, *, kind: int, final: bool = False) -> FrameRef:
-        """Compress, seal and append one frame of class ``kind`` (DATA or METADATA)."""
+        """Compress, seal and append one frame of class ``kind`` (DATA or METADATA).
+
+        Raises ValueError for more bytes than a reader would accept.
+        """
+        plain_length = memoryview(plain).nbytes
+        if plain_length > plain_limit(kind):
+            raise ValueError(f"a frame of {plain_length} bytes is too large")
         packed = self._compressor.compress(plain)
         stored = len(packed) + (TAG_SIZE if self._sealed else 0)
         offset, number = self.size, self.frames
         start = offset + PREFIX_SIZE
         self._reserve(start + stored)
-        plain_length = memoryview(plain).nbytes
-        _PREFIX.pack_into(self._buffer, offset, stored | (kind << 31), plain_length)
+        write_prefix(self._buffer, offset, kind=kind, stored=stored, plain=plain_length)
         if self._sealed:
             with memoryview(self._buffer) as view, view[start : start + stored] as target:
                 self._cipher(kind).encrypt_into(
@@ -136,6 +145,8 @@ class EnvelopeWriter:
 
     def _write_header(self, header: dict[str, Any]) -> None:
         plain = json.dumps(header, separators=(",", ":")).encode()
+        if len(plain) > MAX_HEADER:
+            raise ValueError(f"a header of {len(plain)} bytes is too large")
         fixed = _HEADER.pack(
             MAGIC,
             FORMAT_VERSION,
@@ -144,12 +155,13 @@ class EnvelopeWriter:
             0,
             len(plain),
             self._keyring.repository_id,
-            self.object_id,
+            bytes(16),
             len(self.keys.sealed_data),
             len(self.keys.sealed_metadata),
             0,
         )
-        whole = fixed + plain + self.keys.sealed_data + self.keys.sealed_metadata
+        whole = bytearray(fixed + plain + self.keys.sealed_data + self.keys.sealed_metadata)
+        self.object_id = whole[_ID] = object_id_of(whole)
         self._reserve(len(whole))
         self._buffer[: len(whole)] = whole
         self.size = len(whole)
@@ -166,69 +178,12 @@ class EnvelopeWriter:
         return self._ciphers[kind]
 
 
-class FrameOpener:
-    """Opens the frames of one object. May be used by many threads at once.
+def object_id_of(header: bytes | bytearray) -> bytes:
+    """The id of the object with this whole header: a hash of it, with zeros in the id's place."""
+    from blake3 import blake3
 
-    Made from an object's header, or from what a manifest says of it (no request needed).
-    Keys are unwrapped at the first frame that needs them.
-    """
-
-    def __init__(
-        self,
-        keyring: Keyring,
-        object_type: int,
-        *,
-        name: str,
-        object_id: bytes,
-        sealed_data: bytes = b"",
-        sealed_metadata: bytes = b"",
-    ) -> None:
-        self._keyring = keyring
-        self._type = object_type
-        self._name = name
-        self._object_id = object_id
-        self._sealed_keys = (sealed_data, sealed_metadata)
-        self._ciphers: dict[int, Any] = {}
-
-    def open(
-        self, stored: Any, *, number: int, kind: int, plain: int, final: bool = False
-    ) -> bytes:
-        """The plain bytes of one frame, of which ``stored`` is without its prefix.
-
-        Raises ``DamagedObject`` when the bytes are not what was stored.
-        """
-        packed = stored
-        if self._keyring.sealed:
-            packed = self._decrypt(stored, number=number, kind=kind, final=final)
-        return decompress(packed, plain, self._name, number)
-
-    def open_at(self, data: Any, offset: int, *, number: int, final: bool = False) -> bytes:
-        """The frame whose prefix is at ``offset`` of ``data``."""
-        kind, stored, plain = read_prefix(data, offset, self._name)
-        start = offset + PREFIX_SIZE
-        view = memoryview(data)[start : start + stored]
-        if len(view) != stored:
-            raise damaged(self._name, f"frame {number} is cut off")
-        return self.open(view, number=number, kind=kind, plain=plain, final=final)
-
-    def _decrypt(self, stored: Any, *, number: int, kind: int, final: bool) -> bytes:
-        from cryptography.exceptions import InvalidTag
-
-        bound = associated_data(
-            self._keyring.repository_id, self._type, kind, self._object_id, number, final=final
-        )
-        try:
-            return bytes(self._cipher(kind).decrypt(nonce(number), stored, bound))
-        except InvalidTag as error:
-            raise damaged(self._name, f"frame {number} does not authenticate") from error
-
-    def _cipher(self, kind: int) -> Any:
-        if kind not in self._ciphers:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-            unwrap = self._keyring.open_metadata_key if kind else self._keyring.open_data_key
-            self._ciphers[kind] = AESGCM(unwrap(self._sealed_keys[kind]))
-        return self._ciphers[kind]
+    blank = header[: _ID.start] + bytes(16) + header[_ID.stop :]
+    return blake3(blank).digest(length=16)
 
 
 def parse_header(data: bytes, name: str, *, object_type: int, repository_id: bytes) -> Header:
@@ -253,20 +208,20 @@ def parse_header(data: bytes, name: str, *, object_type: int, repository_id: byt
         raise damaged(name, f"it is an object of type {kind}, not {object_type}")
     if repository != repository_id:
         raise damaged(name, f"it belongs to repository {repository.hex()}")
-    end = HEADER_SIZE + plain_length + d + m
-    if len(data) < end:
-        raise damaged(name, "its header is cut off")
     keys = HEADER_SIZE + plain_length
-    try:
-        plain = json.loads(bytes(data[HEADER_SIZE:keys]))
-    except ValueError as error:
-        raise damaged(name, "its header is not JSON") from error
+    end = keys + d + m
+    if len(data) < end or plain_length > MAX_HEADER:
+        raise damaged(name, "its header is cut off")
+    if object_id_of(bytes(data[:end])) != object_id:
+        raise damaged(name, "its header does not match the hash it was stored with")
+    if version < 1 or sealed > 1:
+        raise damaged(name, "its header is malformed")
     return Header(
         kind,
         bool(sealed),
         repository,
         object_id,
-        plain,
+        json_object(data[HEADER_SIZE:keys], name, "its header"),
         bytes(data[keys : keys + d]),
         bytes(data[keys + d : end]),
         end,
@@ -279,8 +234,37 @@ def header_length(data: bytes) -> int:
     return int(HEADER_SIZE + fields[5] + fields[8] + fields[9])
 
 
+def fetch_header(
+    store: Store, key: str, *, object_type: int, repository_id: bytes, first_bytes: int
+) -> tuple[Header, bytes]:
+    """The header of a stored object, and the bytes read: one small request, two at most.
+
+    Raises ``ObjectNotFound``, ``DamagedObject``, ``FormatTooNew``.
+    """
+    data = store.get_range(key, 0, first_bytes)
+    if len(data) >= HEADER_SIZE:
+        needed = header_length(data)
+        if needed > len(data) and needed <= HEADER_SIZE + MAX_HEADER + 2 * 0xFFFF:
+            data = store.get_range(key, 0, needed)
+    return parse_header(data, key, object_type=object_type, repository_id=repository_id), data
+
+
+def json_object(data: Any, name: str, what: str) -> dict[str, Any]:
+    """The JSON object in ``data``. Raises ``DamagedObject`` for anything else."""
+    try:
+        found = json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise damaged(name, f"{what} is not JSON") from error
+    if not isinstance(found, dict):
+        raise damaged(name, f"{what} is not a JSON object")
+    return found
+
+
 def opener_for(keyring: Keyring, header: Header, name: str) -> FrameOpener:
-    """A ``FrameOpener`` for an object whose header was parsed."""
+    """A ``FrameOpener`` for an object whose header was parsed. Raises ``DamagedObject``."""
+    if header.sealed != keyring.sealed:
+        says = "it is" if header.sealed else "it is not"
+        raise damaged(name, f"{says} encrypted, unlike the repository")
     return FrameOpener(
         keyring,
         header.object_type,
@@ -304,81 +288,23 @@ def check_trailer(data: Any, name: str) -> tuple[int, int, bytes]:
     with memoryview(data) as view, view[: len(data) - 32] as body:
         if blake3(body).digest() != digest:
             raise damaged(name, "its bytes do not match the hash they were stored with")
+    # The last frame's authentication says that it is the last: without any, nothing would.
+    if frames == 0:
+        raise damaged(name, "it holds no frame")
     return index_offset, frames, digest
 
 
 def read_frames(data: Any, keyring: Keyring, header: Header, name: str) -> Iterator[bytes]:
-    """Check a whole object and yield its frames' plain bytes, in order."""
+    """Check a whole object and yield its frames' plain bytes, in order; at least one."""
     _, frames, _ = check_trailer(data, name)
     opener = opener_for(keyring, header, name)
+    end = len(data) - TRAILER_SIZE
     offset = header.end
     for number in range(frames):
         _, stored, _ = read_prefix(data, offset, name)
-        yield opener.open_at(data, offset, number=number, final=number == frames - 1)
-        offset += PREFIX_SIZE + stored
-    if offset != len(data) - TRAILER_SIZE:
-        raise damaged(name, "its frames do not add up to its size")
-
-
-def read_prefix(data: Any, offset: int, name: str) -> tuple[int, int, int]:
-    """(class, stored length, plain length) of the frame at ``offset``."""
-    try:
-        stored, plain = _PREFIX.unpack_from(data, offset)
-    except struct.error as error:
-        raise damaged(name, f"there is no frame at byte {offset}") from error
-    kind, stored = stored >> 31, stored & (_CLASS_BIT - 1)
-    if stored > 2 * MAX_FRAME or plain > MAX_FRAME:
-        raise damaged(name, f"the frame at byte {offset} announces impossible sizes")
-    return kind, stored, plain
-
-
-def nonce(number: int) -> bytes:
-    """Twelve bytes: four zeros and the frame's number."""
-    return number.to_bytes(12, "big")
-
-
-def associated_data(
-    repository_id: bytes, object_type: int, kind: int, object_id: bytes, number: int, *, final: bool
-) -> bytes:
-    """What a frame is bound to: its repository, object, class, number, and being the last."""
-    return b"".join(
-        (
-            b"pgkeep1\x00",
-            repository_id,
-            bytes((object_type, kind, int(final), 0, 0, 0, 0, 0)),
-            object_id,
-            number.to_bytes(8, "little"),
-        )
-    )
-
-
-def compressor(level: int) -> Any:
-    """A zstd compressor as the format wants it: content size and checksum in each frame."""
-    import zstandard
-
-    return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
-
-
-def decompress(packed: Any, plain: int, name: str, number: int) -> bytes:
-    """The plain bytes of one zstd frame, exactly ``plain`` long. Raises ``DamagedObject``."""
-    import zstandard
-
-    try:
-        if zstandard.frame_content_size(packed) != plain:
-            raise damaged(name, f"frame {number} has not the length it announces")
-        result = zstandard.ZstdDecompressor().decompress(packed)
-    except zstandard.ZstdError as error:
-        raise damaged(name, f"frame {number} does not decompress ({error})") from error
-    if len(result) != plain:
-        raise damaged(name, f"frame {number} is shorter than it announces")
-    return bytes(result)
-
-
-def damaged(name: str, why: str) -> DamagedObject:
-    """The error for stored bytes that are not what was stored."""
-    return DamagedObject(
-        f"{name} is damaged: {why}.",
-        remedy="Restore from another backup or copy of the repository; "
-        "the next backup stores damaged pages again.",
-        object=name,
-    )
+        beyond = offset + PREFIX_SIZE + stored
+        last = number == frames - 1
+        if beyond > end or (last and beyond != end):
+            raise damaged(name, "its frames do not add up to its size")
+        yield opener.open_at(data, offset, number=number, final=last)
+        offset = beyond

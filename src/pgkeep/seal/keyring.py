@@ -30,6 +30,9 @@ class ObjectKeys(NamedTuple):
     sealed_data: bytes = b""
     sealed_metadata: bytes = b""
 
+    def __repr__(self) -> str:
+        return "ObjectKeys(…)"
+
 
 class PageHashKey(NamedTuple):
     """``kind`` is one of HASH_…; ``shown`` is what stands in a pack's index for it."""
@@ -37,6 +40,9 @@ class PageHashKey(NamedTuple):
     kind: int
     key: bytes
     shown: bytes
+
+    def __repr__(self) -> str:
+        return f"PageHashKey({self.kind}, …)"
 
 
 class Keyring:
@@ -56,6 +62,8 @@ class Keyring:
         metadata_secrets: Sequence[str] = (),
         hash_salt: bytes = b"",
     ) -> None:
+        if (repository_public is None) != (metadata_public is None):
+            raise ValueError("a sealed repository has two public keys")
         self.repository_id = repository_id
         self.repository_public = repository_public
         self.metadata_public = metadata_public
@@ -114,7 +122,7 @@ class Keyring:
         return age.open_with(sealed, self._metadata_secrets)
 
     def page_hash_key(self) -> PageHashKey:
-        """The key under which pages are hashed (format, section 5).
+        """The key under which pages are hashed from now on (format, section 5).
 
         A host without the metadata secret gets a random one, new at each call.
         """
@@ -124,6 +132,21 @@ class Keyring:
             return _derived(self._metadata_secrets[0].encode())
         key = os.urandom(KEY_SIZE)
         return PageHashKey(HASH_EXPLICIT, key, key)
+
+    def page_hash_key_for(self, kind: int, shown: bytes) -> PageHashKey | None:
+        """The key of hashes in a pack whose index shows this; None if it is not known here.
+
+        Packs from before a rotation have hashes under an earlier key.
+        """
+        if kind == HASH_EXPLICIT:
+            return PageHashKey(kind, shown, shown)
+        if kind == HASH_DERIVED:
+            secrets = [text.encode() for text in self._metadata_secrets]
+            for material in secrets if self.sealed else [self._hash_salt]:
+                found = _derived(material)
+                if found.shown == shown:
+                    return found
+        return None
 
 
 def _derived(material: bytes) -> PageHashKey:

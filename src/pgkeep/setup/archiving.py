@@ -105,8 +105,8 @@ def _configured(connection: ServerConnection, name: str) -> str:
     ):
         return ""
     rows = connection.rows(
-        "SELECT setting FROM pg_file_settings WHERE name = %s AND error IS NULL "
-        "ORDER BY seqno DESC LIMIT 1",
+        # Not only those without an error: what waits for a restart "could not be applied".
+        "SELECT setting FROM pg_file_settings WHERE name = %s ORDER BY seqno DESC LIMIT 1",
         (name,),
     )
     return str(rows[0][0] or "") if rows else ""

@@ -18,6 +18,7 @@ from pgkeep.cli.session import (
     writer_facts,
 )
 from pgkeep.errors import ConfigError, ServerError, StoreUnavailable, UsageError, WrongDataDirectory
+from pgkeep.repository.layout import check_cluster_name
 
 if TYPE_CHECKING:
     from pgkeep.setup.init import InitReport, Sealing, SystemSeen
@@ -77,6 +78,7 @@ def run(context: Context, args: Namespace) -> int:
     from pgkeep.setup.init import InitRequest, init_repository
 
     settings = context.settings
+    check_cluster_name(settings.cluster)
     sealing = _sealing(args)
     system = _system(context)
     store = _store(context, sealing)

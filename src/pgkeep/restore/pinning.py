@@ -1,0 +1,88 @@
+"""The pin that keeps a sweep from deleting packs while a restore reads them.
+
+A repository in a directory may belong to another user than root; what root would leave there, its
+owner could not work with. So there the pin is written as that user.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pgkeep.errors import PgkeepError, StoreDenied, StoreFull
+from pgkeep.progress import Progress
+from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.record import build_record
+from pgkeep.storage.interface import Store
+from pgkeep.storage.open import local_path
+from pgkeep.units import to_utc_text
+
+
+@contextmanager
+def pinned(
+    repository: Repository,
+    layout: Layout,
+    backup: str,
+    *,
+    by: Mapping[str, Any],
+    progress: Progress,
+) -> Iterator[None]:
+    """Hold a pin on the packs of ``backup``; where the store denies it, say so and read on."""
+    attempt = os.urandom(16).hex()
+    key = layout.pin(attempt, 1)
+    members = {"attempt": attempt, "purpose": "restore", "backup": backup}
+    record = build_record("pin", members, at=to_utc_text(datetime.now(UTC)), by=dict(by))
+    made = False
+    try:
+        with _as_owner_of(repository.store):
+            repository.store.put(key, record, if_absent=True)
+        made = True
+    except (StoreDenied, StoreFull) as error:
+        progress.warn(
+            f"The backup is read without a pin, since the store took none ({error.what}) Do not "
+            "let an expiry or sweep run until the restore has ended."
+        )
+    try:
+        yield
+    finally:
+        if made:
+            _remove(repository.store, key)
+
+
+def _remove(store: Store, key: str) -> None:
+    """At once if it can be; a pin that stays is dead after 72 hours."""
+    try:
+        with _as_owner_of(store):
+            store.delete([key])
+    except PgkeepError:
+        return
+
+
+@contextmanager
+def _as_owner_of(store: Store) -> Iterator[None]:
+    """Root acts as the owner of a local repository, while no other thread touches files."""
+    owner = _owner_of(store) if os.geteuid() == 0 else None
+    if not owner or owner[0] == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(owner[1])
+    os.seteuid(owner[0])
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+
+
+def _owner_of(store: Store) -> tuple[int, int] | None:
+    try:
+        found = Path(local_path(store.url)).stat()
+    except (PgkeepError, OSError):
+        return None
+    return found.st_uid, found.st_gid

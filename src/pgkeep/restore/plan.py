@@ -1,0 +1,171 @@
+"""What a restore will do: found out first, shown by ``--dry-run``, executed by the real run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pgkeep.postgres.recovery import Action, RecoveryTarget, render_target_value
+from pgkeep.repository.catalogue import Backup
+from pgkeep.repository.wal_plan import WalPlan
+from pgkeep.restore.target import AskedTarget, latest
+from pgkeep.units import show_moment
+
+WalMode = Literal["fetch", "copied"]
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """What the user wants. ``into`` is absolute. ``owner`` is a user's name.
+
+    ``tablespaces`` maps a tablespace's OID or name to the directory it shall have.
+    """
+
+    into: Path
+    target: AskedTarget = field(default_factory=latest)
+    timeline: int | None = None
+    backup: str | None = None
+    action: Action = "promote"
+    continue_archiving: bool = False
+    wal: WalMode | None = None
+    jobs: int = 2
+    owner: str | None = None
+    tablespaces: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FetchAccess:
+    """How the restored server can call pgkeep: the program by absolute paths, and the settings that
+    go into its configuration file (names as in the TOML file).
+
+    ``obstacle`` says why it cannot: a secret that exists only as a value, for example.
+    """
+
+    program: tuple[str, ...]
+    settings: Mapping[str, str]
+    identity_file: Path | None = None
+    obstacle: str | None = None
+
+
+class Owner(NamedTuple):
+    """Whose the restored files will be. ``change`` is whether that takes a chown."""
+
+    uid: int
+    gid: int
+    name: str
+    change: bool
+
+
+class PlacedTablespace(NamedTuple):
+    """A tablespace, where it was and where it will be."""
+
+    oid: int
+    name: str
+    was: str
+    location: Path
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """From which backup, along which timeline, to where.
+
+    ``target`` is what will be written; it differs from what was asked where stored WAL ends before
+    the moment asked for. ``reaches`` is the moment of the last transaction that will be there, as
+    far as known.
+    """
+
+    backup: Backup
+    timeline: int
+    target: RecoveryTarget
+    wal: WalPlan
+    wal_files: int
+    end: str
+    reaches: datetime | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """All of it. Sizes in bytes; ``wal_bytes`` is that of the plain segments."""
+
+    options: RestoreOptions
+    resolution: Resolution
+    owner: Owner
+    tablespaces: tuple[PlacedTablespace, ...]
+    wal_mode: WalMode
+    wal_mode_reason: str
+    wal_bytes: int
+    free_bytes: int
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def write_bytes(self) -> int:
+        return self.resolution.backup.head.database_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.resolution.backup.head.stored_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as fields, for ``--json``."""
+        resolution, head = self.resolution, self.resolution.backup.head
+        return {
+            "into": str(self.options.into),
+            "backup": head.backup,
+            "backup_kind": head.kind,
+            "backup_ended": head.ended,
+            "postgres": head.postgres,
+            "timeline": resolution.timeline,
+            "asked": describe_target(self.options.target.target),
+            "target": {
+                "kind": resolution.target.kind,
+                "value": render_target_value(resolution.target),
+                "inclusive": resolution.target.inclusive,
+            },
+            "action": self.options.action,
+            "reaches": resolution.reaches,
+            "wal": [str(part) for part in resolution.wal.ranges],
+            "wal_files": resolution.wal_files,
+            "wal_bytes": self.wal_bytes,
+            "wal_mode": self.wal_mode,
+            "wal_mode_reason": self.wal_mode_reason,
+            "write_bytes": self.write_bytes,
+            "stored_bytes": self.stored_bytes,
+            "free_bytes": self.free_bytes,
+            "owner": self.owner.name,
+            "tablespaces": [
+                {"oid": t.oid, "name": t.name, "was": t.was, "location": str(t.location)}
+                for t in self.tablespaces
+            ],
+            "copy": not self.options.continue_archiving,
+            "notes": [*self.notes, *resolution.notes],
+            "warnings": [*self.warnings, *resolution.warnings],
+        }
+
+
+def describe_target(target: RecoveryTarget) -> str:
+    """A target as people say it."""
+    before = "" if target.inclusive else "just before "
+    if target.kind == "time" and isinstance(target.value, datetime):
+        return before + show_moment_exactly(target.value)
+    if target.kind == "lsn":
+        return f"{before}WAL position {render_target_value(target)}"
+    if target.kind == "xid":
+        return f"{before}the end of transaction {target.value}"
+    if target.kind == "name":
+        return f"the restore point {target.value!r}"
+    return "the first consistent moment" if target.kind == "immediate" else "the end of stored WAL"
+
+
+def show_moment_exactly(moment: datetime) -> str:
+    """As ``show_moment``, with the fraction of the second if there is one."""
+    text = show_moment(moment)
+    if not moment.microsecond:
+        return text
+    head, _, zone = text.rpartition(" ")
+    return f"{head}.{moment.microsecond:06d}".rstrip("0") + f" {zone}"

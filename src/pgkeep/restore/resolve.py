@@ -1,0 +1,420 @@
+"""From a target to a backup, a timeline and WAL that is all there: before anything is written.
+
+A restore that fails after an hour, or quietly ends early, is what this module is against. So it
+reads as much of the stored WAL as it takes to know that PostgreSQL will find the target: for a
+moment the commit after it, for a transaction or a restore point the record itself.
+
+A time after the last commit is no error for the user (he wants all there is), and one for
+PostgreSQL ("recovery ended before configured recovery target was reached"). So the end that is
+stored *now* is written as the target: WAL that arrives while recovery runs must not carry it past
+the moment asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, NoReturn
+
+from pgkeep.errors import NoSuchBackup, TargetNotReachable
+from pgkeep.postgres.history import TimelineHistory
+from pgkeep.postgres.lsn import Lsn
+from pgkeep.postgres.recovery import RecoveryTarget
+from pgkeep.postgres.wal_name import previous_segment_number
+from pgkeep.postgres.wal_scan import TRANSACTION_ENDS, WalEvent, WalEventKind
+from pgkeep.progress import Progress
+from pgkeep.repository.catalogue import (
+    Backup,
+    WalInventory,
+    is_complete,
+    is_good,
+    list_backups,
+    read_inventory,
+)
+from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import Layout
+from pgkeep.restore.plan import Resolution, RestoreOptions, describe_target, show_moment_exactly
+from pgkeep.restore.search import WalReader, find_event, look_at_tail
+from pgkeep.restore.timeline import choose_timeline, read_timeline
+from pgkeep.restore.way import Hole, Way
+from pgkeep.units import from_utc_text, show_moment
+
+
+class _Found(NamedTuple):
+    """What a target comes to on a way: the index of the last segment needed, and the rest."""
+
+    end: int
+    target: RecoveryTarget
+    reaches: datetime | None = None
+    notes: tuple[str, ...] = ()
+
+
+def resolve(
+    repository: Repository, layout: Layout, options: RestoreOptions, *, progress: Progress
+) -> Resolution:
+    """Decide on backup and timeline, and prove that the target will be reached.
+
+    Raises ``TargetNotReachable``, ``AmbiguousTimeline``, ``NoSuchBackup``, ``IdentityNeeded``, and
+    what the store raises.
+    """
+    if not repository.keyring.can_read_data:
+        repository.keyring.open_data_key(b"")  # says what is missing
+    progress.phase("looking for a way to the target")
+    backups = list_backups(repository, layout)
+    if not backups:
+        raise TargetNotReachable(
+            f"There is no backup of {layout.cluster!r} (system {layout.system_identifier}) in "
+            f"{repository.store.url}.",
+            remedy="Check PGKEEP_REPO and PGKEEP_CLUSTER; pgkeep list shows what there is.",
+        )
+    segment_size = backups[-1].head.wal_segment_size
+    inventory = read_inventory(repository, layout, segment_size)
+    reader = WalReader(repository, layout, segment_size, progress)
+    return _Resolver(reader, inventory, backups, options).run()
+
+
+class _Resolver:
+    def __init__(
+        self,
+        reader: WalReader,
+        inventory: WalInventory,
+        backups: Sequence[Backup],
+        options: RestoreOptions,
+    ) -> None:
+        self._reader, self._inventory = reader, inventory
+        self._options, self._target = options, options.target.target
+        self._backups = sorted(backups, key=lambda backup: backup.ended)
+        self._named = self._find_named()
+        self._warnings: list[str] = []
+        self._notes: list[str] = [options.target.note] if options.target.note else []
+
+    def run(self) -> Resolution:
+        history = read_timeline(self._reader, self._inventory, self._timeline())
+        usable = self._usable(history)
+        finder = {
+            "latest": self._latest,
+            "immediate": self._immediate,
+            "time": self._time,
+            "lsn": self._lsn,
+            "xid": self._event,
+            "name": self._event,
+        }[self._target.kind]
+        backup, way, found = finder(history, usable)
+        if backup.head.failed_pages:
+            self._warnings.append(
+                f"Backup {backup.id} holds {backup.head.failed_pages} pages that failed their "
+                "checksum when they were read, and no better backup leads to this target. What "
+                "is in them is damaged after the restore too."
+            )
+        return Resolution(
+            backup,
+            int(history.timeline),
+            found.target,
+            way.plan(found.end),
+            found.end + 1,
+            way.name(way.segments[found.end]),
+            found.reaches,
+            (*self._notes, *found.notes),
+            tuple(self._warnings),
+        )
+
+    # -- timeline and backup ------------------------------------------------------------------
+
+    def _find_named(self) -> Backup | None:
+        wanted = self._options.backup
+        if wanted is None:
+            return None
+        for backup in self._backups:
+            if backup.id == wanted:
+                return backup
+        near = ", ".join(backup.id for backup in self._backups[-3:])
+        raise NoSuchBackup(
+            f"There is no backup {wanted!r} in the repository.",
+            remedy=f"pgkeep list shows what there is; the newest: {near}.",
+            backup=wanted,
+        )
+
+    def _timeline(self) -> int:
+        asked = self._options.timeline
+        if asked is not None:
+            known = {*self._inventory.segments, *self._inventory.histories, 1}
+            known |= {backup.head.timeline for backup in self._backups}
+            if asked not in known:
+                raise TargetNotReachable(
+                    f"Nothing of timeline {asked} is in the repository.",
+                    remedy=f"Known are {', '.join(str(number) for number in sorted(known))}.",
+                )
+            return asked
+        newest = self._named or self._backups[-1]
+        if self._target.kind == "immediate":
+            return newest.head.timeline
+        return choose_timeline(self._reader, self._inventory, newest)
+
+    def _usable(self, history: TimelineHistory) -> list[Backup]:
+        """Backups on the way to a timeline whose own WAL is complete, oldest first."""
+        on_way = [
+            backup
+            for backup in self._backups
+            if history.contains(backup.head.timeline, backup.stop_lsn)
+        ]
+        if self._named is not None:
+            on_way = [self._named] if self._named in on_way else self._not_on(history, self._named)
+        complete = [backup for backup in on_way if is_complete(backup, self._inventory)]
+        for backup in on_way:
+            if backup not in complete:
+                self._skip_incomplete(backup)
+        if not complete:
+            self._no_backup(f"no backup leads to timeline {history.timeline} with all its WAL")
+        return complete
+
+    def _skip_incomplete(self, backup: Backup) -> None:
+        text = (
+            f"Backup {backup.id} cannot be used: WAL between its start {backup.head.start_lsn} and "
+            f"its end {backup.head.stop_lsn} is missing."
+        )
+        if self._named is not None:
+            raise TargetNotReachable(text, remedy="Leave --backup out, and another one is chosen.")
+        self._warnings.append(text)
+
+    def _not_on(self, history: TimelineHistory, backup: Backup) -> NoReturn:
+        raise TargetNotReachable(
+            f"Backup {backup.id} is not on the way to timeline {history.timeline}.",
+            why=f"It ended at {backup.head.stop_lsn} on timeline {backup.head.timeline}.",
+            remedy=f"Give --timeline {backup.head.timeline}, or leave --backup out.",
+        )
+
+    def _pick(self, candidates: Sequence[Backup]) -> Backup:
+        """The newest good one; the newest if none is good."""
+        good = [backup for backup in candidates if is_good(backup, self._inventory)]
+        picked = good[-1] if good else candidates[-1]
+        if picked is not candidates[-1]:
+            self._notes.append(
+                f"backup {candidates[-1].id} is newer, and was passed over for its damaged pages"
+            )
+        return picked
+
+    def _way(self, history: TimelineHistory, backup: Backup) -> Way:
+        return Way(self._inventory, history, backup.start_lsn)
+
+    # -- targets ------------------------------------------------------------------------------
+
+    def _latest(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
+        backup = self._pick(usable)
+        way = self._way(history, backup)
+        if way.hole is not None:
+            self._refuse_hole(way, way.hole, usable)
+        end = len(way.segments) - 1
+        if self._options.action != "promote":
+            # The server takes an action only at a target, so the end becomes one.
+            return backup, way, self._at_end(way, backup)
+        closed = self._closed(way, end)
+        return backup, way, _Found(end, self._target, closed)
+
+    def _immediate(
+        self, history: TimelineHistory, usable: list[Backup]
+    ) -> tuple[Backup, Way, _Found]:
+        backup = self._pick(usable)
+        way = self._way(history, backup)
+        return backup, way, _Found(self._stop_index(way, backup), self._target, backup.ended)
+
+    def _time(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
+        moment = self._target.value
+        assert isinstance(moment, datetime)
+        before = [backup for backup in usable if backup.ended <= moment]
+        if not before:
+            first = usable[0].ended
+            self._no_backup(
+                f"the first backup on the way ended at {show_moment_exactly(first)}",
+                f"The nearest moment that can be reached: {show_moment_exactly(first)}.",
+            )
+        backup = self._pick(before)
+        way = self._way(history, backup)
+        found = self._first_after(way, moment, backup)
+        if found is not None:
+            return backup, way, found
+        if way.hole is not None:
+            self._refuse_hole(way, way.hole, usable)
+        at_end = self._at_end(way, backup)
+        note = "is later than the last commit that is stored: restoring to the end"
+        return backup, way, at_end._replace(notes=(f"{show_moment_exactly(moment)} {note}",))
+
+    def _first_after(self, way: Way, moment: datetime, backup: Backup) -> _Found | None:
+        """The first end of a transaction at which PostgreSQL sees that the moment is over."""
+        begin = self._first_closed_after(way, moment, self._stop_index(way, backup))
+        if begin is None:
+            return None
+        beyond = _is_after(moment, inclusive=self._target.inclusive)
+        event = find_event(self._reader, way.segments[begin:], beyond)
+        if event is None:
+            return None
+        return _Found(self._index_after(way, event.lsn), self._target, moment)
+
+    def _first_closed_after(self, way: Way, moment: datetime, low: int) -> int | None:
+        """By bisection: the first segment from index ``low`` that was closed after a moment."""
+        high = len(way.segments)
+        while low < high:
+            middle = (low + high) // 2
+            if self._closed(way, middle) > moment:
+                high = middle
+            else:
+                low = middle + 1
+        # One earlier, for a clock that was set, and for a record that began there.
+        return max(0, low - 1) if low < len(way.segments) else None
+
+    def _lsn(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
+        lsn = self._target.value
+        assert isinstance(lsn, int)
+        before = [backup for backup in usable if backup.stop_lsn <= lsn]
+        if not before:
+            first = usable[0]
+            self._no_backup(
+                f"the first backup on the way ended at {first.head.stop_lsn}",
+                f"The nearest position that can be reached: {first.head.stop_lsn}.",
+            )
+        backup = self._pick(before)
+        way = self._way(history, backup)
+        end = way.index_of(way.number_of(lsn))
+        last = len(way.segments) - 1
+        if end is not None and end < last:
+            return backup, way, _Found(end + 1, self._target)
+        tail = look_at_tail(self._reader, way.segments)
+        if end is not None and tail.last_record is not None and lsn <= tail.last_record:
+            return backup, way, _Found(end, self._target)
+        before_lsn = previous_segment_number(lsn, way.segment_size)
+        if end is None and before_lsn != way.segments[-1].number:
+            if way.hole is not None:
+                self._refuse_hole(way, way.hole, usable)
+            self._refuse_beyond(way, f"the last record is at {tail.last_record}")
+        found = self._at_end(way, backup)
+        return (
+            backup,
+            way,
+            found._replace(
+                notes=(
+                    f"{Lsn(lsn)} lies behind the last record that is stored: restoring to the end",
+                )
+            ),
+        )
+
+    def _event(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
+        """A transaction or a restore point: searched from the newest backup, then before it."""
+        wanted = self._wanted_event()
+        way = self._way(history, usable[-1])
+        limit: int | None = None
+        for backup in reversed(usable):
+            way = self._way(history, backup)
+            begin, stop = self._stop_index(way, backup), backup.stop_lsn
+            end = len(way.segments) if limit is None else (way.index_of(limit) or 0) + 2
+            event = find_event(self._reader, way.segments[begin:end], _from_position(stop, wanted))
+            if event is not None:
+                chosen = self._good_before(usable, backup)
+                way = self._way(history, chosen)
+                index = self._index_after(way, event.lsn)
+                return chosen, way, _Found(index, self._target, event.time)
+            limit = way.number_of(backup.stop_lsn)
+        first = usable[0]
+        last = way.name(self._way(history, usable[-1]).segments[-1])
+        if way.hole is not None:
+            self._refuse_hole(self._way(history, usable[-1]), way.hole, usable)
+        raise TargetNotReachable(
+            f"Cannot restore to {describe_target(self._target)}: it is not in the stored WAL.",
+            why=f"WAL was searched from the end of backup {first.id} ({first.head.stop_lsn}) up to "
+            f"{last}, along timeline {history.timeline}.",
+            remedy="Check the number or name, and whether --timeline is the right one; or restore "
+            "to a moment with --time.",
+        )
+
+    def _good_before(self, usable: list[Backup], backup: Backup) -> Backup:
+        return self._pick(usable[: usable.index(backup) + 1])
+
+    def _wanted_event(self) -> Callable[[WalEvent], bool]:
+        value = self._target.value
+        if self._target.kind == "name":
+            return lambda e: e.kind is WalEventKind.RESTORE_POINT and e.name == value
+        assert isinstance(value, int)
+        xid = value & 0xFFFFFFFF  # WAL has the number without its epoch, and recovery compares that
+        return lambda e: e.kind in TRANSACTION_ENDS and e.xid == xid
+
+    # -- positions on a way -------------------------------------------------------------------
+
+    def _stop_index(self, way: Way, backup: Backup) -> int:
+        number = previous_segment_number(backup.stop_lsn, way.segment_size)
+        index = way.index_of(number)
+        assert index is not None, "a complete backup has its last segment"
+        return index
+
+    def _index_after(self, way: Way, lsn: int) -> int:
+        """The index of the segment after the one of a record, for the record may reach into it."""
+        index = way.index_of(way.number_of(lsn))
+        assert index is not None
+        return min(index + 1, len(way.segments) - 1)
+
+    def _at_end(self, way: Way, backup: Backup) -> _Found:
+        """The last record that is stored, as a target."""
+        tail = look_at_tail(self._reader, way.from_number(way.number_of(backup.start_lsn)))
+        assert tail.last_record is not None, "a complete backup holds records"
+        target = RecoveryTarget("lsn", tail.last_record)
+        return _Found(len(way.segments) - 1, target, tail.last_commit)
+
+    def _closed(self, way: Way, index: int) -> datetime:
+        return from_utc_text(self._reader.header(way.segments[index]).modified)
+
+    # -- refusals -----------------------------------------------------------------------------
+
+    def _no_backup(self, why: str, nearest: str | None = None) -> NoReturn:
+        raise TargetNotReachable(
+            f"Cannot restore to {describe_target(self._target)}: {why}.",
+            remedy=nearest or "pgkeep list shows the moments that can be reached.",
+        )
+
+    def _refuse_hole(self, way: Way, hole: Hole, usable: Sequence[Backup]) -> NoReturn:
+        names = way.name(hole.first)
+        if hole.size > 1:
+            names += f" to {way.name(hole.last)}"
+        before = look_at_tail(self._reader, way.segments).last_commit if way.segments else None
+        before = before or (usable[0].ended if usable else None)
+        beyond = (hole.last.number + 1) * way.segment_size
+        after = next((backup.ended for backup in usable if backup.start_lsn >= beyond), None)
+        nearest = [
+            f"{show_moment_exactly(moment)} {where}"
+            for moment, where in ((before, "before"), (after, "after"))
+            if moment is not None
+        ]
+        segments = "1 segment" if hole.size == 1 else f"{hole.size} segments"
+        raise TargetNotReachable(
+            f"Cannot restore to {describe_target(self._target)}: WAL is missing "
+            f"({segments}, {names}).",
+            why="Recovery would end before them."
+            + (
+                f" The nearest moments that can be reached: {', '.join(nearest)}."
+                if nearest
+                else ""
+            ),
+            remedy="If the server still has them in pg_wal, push them (pgkeep wal-push); if it is "
+            "archiving right now, try again in a moment.",
+            missing_first=way.name(hole.first),
+            missing_last=way.name(hole.last),
+            before=before,
+            after=after,
+        )
+
+    def _refuse_beyond(self, way: Way, why: str) -> NoReturn:
+        last = len(way.segments) - 1
+        raise TargetNotReachable(
+            f"Cannot restore to {describe_target(self._target)}: stored WAL ends with "
+            f"{way.name(way.segments[last])}, closed at {show_moment(self._closed(way, last))}.",
+            why=f"{why[0].upper()}{why[1:]}.",
+            remedy="Restore with --latest to get all there is.",
+        )
+
+
+def _is_after(moment: datetime, *, inclusive: bool) -> Callable[[WalEvent], bool]:
+    """Whether recovery to a moment stops at this record (``recoveryStopsBefore``)."""
+    least = moment + timedelta(microseconds=1) if inclusive else moment
+    return lambda event: (
+        event.kind in TRANSACTION_ENDS and event.time is not None and event.time >= least
+    )
+
+
+def _from_position(lsn: int, wanted: Callable[[WalEvent], bool]) -> Callable[[WalEvent], bool]:
+    return lambda event: event.lsn >= lsn and wanted(event)

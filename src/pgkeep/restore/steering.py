@@ -1,0 +1,148 @@
+"""What makes the restored directory recover to its target, and then stay out of everybody's way.
+
+The settings go into ``postgresql.auto.conf``, which the server reads last: whatever the original's
+configuration says, these win. What stood there before is remembered, and ``pgkeep.adopt.sql``
+brings it back when the copy is to become the original.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pgkeep.postgres.conf import parse_conf, remove_recovery_settings, set_settings
+from pgkeep.postgres.control import ControlFile
+from pgkeep.postgres.exclusions import COPIED_WAL_DIRECTORY, COPY_MARK
+from pgkeep.postgres.recovery import copy_settings, raised_limits, recovery_settings
+from pgkeep.postgres.settings import RECOVERY_SETTINGS, STANDBY_SETTINGS
+from pgkeep.restore.extras import Extras
+from pgkeep.restore.plan import FetchAccess, RestorePlan
+
+AUTO_CONF = "postgresql.auto.conf"
+FETCH_CONFIG = "pgkeep.restore.toml"
+FETCH_STATE = "pgkeep.state"
+ADOPT_SQL = "pgkeep.adopt.sql"
+LIST_FILE = "list"
+
+COPIED_RESTORE_COMMAND = (
+    f"grep -qxF %f {COPIED_WAL_DIRECTORY}/{LIST_FILE}; "
+    f"case $? in 0) cp {COPIED_WAL_DIRECTORY}/%f %p || exit 200;; 1) exit 1;; *) exit 200;; esac"
+)
+COPIED_END_COMMAND = f"rm -rf {COPIED_WAL_DIRECTORY}"
+FETCH_END_COMMAND = f"rm -rf {FETCH_CONFIG} {FETCH_STATE}"
+
+# What the server assumes where the configuration is silent (guc_tables.c).
+_DEFAULT_LIMITS = {
+    "max_connections": 100,
+    "max_worker_processes": 8,
+    "max_wal_senders": 10,
+    "max_prepared_transactions": 0,
+    "max_locks_per_transaction": 64,
+}
+
+
+def fetch_command(into: Path, access: FetchAccess, plan: RestorePlan) -> str:
+    """The restore command that calls pgkeep, as it stands in the setting (percent signs double)."""
+    words = [*access.program, "--config", str(into / FETCH_CONFIG), "wal-fetch"]
+    quoted = " ".join(shlex.quote(word) for word in words).replace("%", "%%")
+    return f"{quoted} %f %p --plan {plan.resolution.wal}"
+
+
+def write_fetch_config(extras: Extras, access: FetchAccess) -> None:
+    """The 0600 file that the restore command names."""
+    values = {**access.settings, "state": str(extras.into / FETCH_STATE)}
+    if access.identity_file is not None:
+        values["identity"] = str(access.identity_file)
+    lines = ["# Written by pgkeep restore, for the restore_command of this directory alone."]
+    lines += [f"{name} = {toml_text(value)}" for name, value in values.items()]
+    extras.write_text(FETCH_CONFIG, "\n".join(lines) + "\n")
+
+
+def toml_text(value: str) -> str:
+    """A TOML basic string."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def write_settings(
+    extras: Extras, plan: RestorePlan, *, control: ControlFile, commands: tuple[str, str]
+) -> dict[str, str]:
+    """Rewrite ``postgresql.auto.conf`` and ask for recovery; returns all settings written.
+
+    ``commands`` are the restore and the recovery-end command. What cannot hold in a copy any more
+    is remembered in ``pgkeep.adopt.sql``.
+    """
+    major = plan.resolution.backup.head.postgres_major
+    before = extras.read(AUTO_CONF) or ""
+    settings = dict(
+        recovery_settings(
+            plan.resolution.target,
+            plan.resolution.timeline,
+            restore_command=commands[0],
+            action=plan.options.action,
+            recovery_end_command=commands[1],
+        )
+    )
+    copy = not plan.options.continue_archiving
+    if copy:
+        settings |= dict(copy_settings(major))
+    settings |= dict(raised_limits(control, _configured_limits(extras, before)))
+    extras.write_text(AUTO_CONF, set_settings(remove_recovery_settings(before), settings))
+    extras.write("recovery.signal", b"")
+    for stale in ("standby.signal", "postmaster.pid", "postmaster.opts"):
+        extras.forget(stale)
+    if copy:
+        extras.write_text(ADOPT_SQL, adopt_sql(settings, dict(parse_conf(before))))
+    return settings
+
+
+def adopt_sql(written: Mapping[str, str], before: Mapping[str, str]) -> str:
+    """The statements that bring back what a copy's settings replaced."""
+    lines = [
+        "-- Makes this restored copy the original: run it as a superuser, then restart the server.",
+        "-- (See the file pgkeep.copy beside this one.)",
+    ]
+    steering = {*RECOVERY_SETTINGS, *STANDBY_SETTINGS}
+    for name in written:
+        if name in before and name not in steering:
+            value = before[name].replace("'", "''")
+            lines.append(f"ALTER SYSTEM SET {name} = '{value}';")
+        else:
+            lines.append(f"ALTER SYSTEM RESET {name};")
+    return "\n".join(lines) + "\n"
+
+
+def adopt_commands(into: Path, pg_ctl: str | None) -> tuple[str, ...]:
+    """What makes a copy the original, one command a line."""
+    place = shlex.quote(str(into))
+    psql = "psql" if pg_ctl is None else shlex.quote(str(Path(pg_ctl).with_name("psql")))
+    ctl = shlex.quote(pg_ctl) if pg_ctl else "pg_ctl"
+    return (
+        f"{psql} -X -v ON_ERROR_STOP=1 -d postgres -f {place}/{ADOPT_SQL}",
+        f"rm {place}/{COPY_MARK} {place}/{ADOPT_SQL}",
+        f"{ctl} -D {place} restart",
+    )
+
+
+def write_copy_mark(extras: Extras, facts: Mapping[str, Any], commands: Sequence[str]) -> None:
+    """``pgkeep.copy``: on it ``wal-push`` and ``backup`` refuse."""
+    document = {
+        "pgkeep": 1,
+        **facts,
+        "meaning": "This data directory is a restored copy: it archives nothing, and pgkeep "
+        "refuses to archive or back it up, since the original may be alive.",
+        "to_make_it_the_original": list(commands),
+    }
+    extras.write_text(COPY_MARK, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _configured_limits(extras: Extras, auto_conf: str) -> dict[str, int]:
+    """What the restored configuration gives for the limits that a hot standby compares."""
+    found = dict(_DEFAULT_LIMITS)
+    text = (extras.read("postgresql.conf") or "") + "\n" + auto_conf
+    for name, value in parse_conf(text):
+        if name in found and value.strip().isdecimal():
+            found[name] = int(value)
+    return found
