@@ -53,8 +53,8 @@ class Site:
 
     def mark(self, name: str) -> Moment:
         """Take the digest of the quiet server, and everything by which one can come back."""
+        xid = self.server.psql("INSERT INTO pgbench_history(delta) VALUES (0) RETURNING xmin")
         digest = cluster_digest(self.server)
-        xid = self.server.psql("SELECT max(xmin::text::bigint) FROM pgbench_history")
         lsn = self.server.psql(f"SELECT pg_create_restore_point('{name}')")
         moment = Moment(self.server.psql("SELECT clock_timestamp()"), lsn, name, xid, digest)
         self.moments.append(moment)

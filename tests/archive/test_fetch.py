@@ -16,10 +16,10 @@ import pytest
 
 from pgkeep.archive.cluster import LocalCluster
 from pgkeep.archive.fetch import FetchSource, PlannedWalMissing, fetch_file
-from pgkeep.archive.plan import WalPlan
 from pgkeep.errors import DamagedObject, StoreDenied, StoreUnavailable, WalNotFound
 from pgkeep.repository.identity import Repository, make_keyring, read_identity
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.wal_plan import WalPlan
 from pgkeep.storage.faulty import Failure, Fault, FaultyStore
 from tests.archive.kit import FIRST, DataDirectory, Host, names
 
@@ -74,6 +74,21 @@ def test_a_planned_file_that_is_brought_back_meanwhile_is_served(
     assert process.wait(20) == 0
     process.communicate()
     assert data.fetched() == content
+
+
+def test_a_segment_of_a_branch_that_was_left_is_absent_though_it_is_there(
+    host: Host, data: DataDirectory, content: bytes
+) -> None:
+    later = data.add_segment(SECOND)
+    assert host.push(data.path, SECOND).returncode == 0
+    plan = f"{FIRST},00000002.history,000000020000000000000001-000000020000000000000003"
+    done = host.fetch(data.path, SECOND, "--plan", plan, "-v")
+    assert done.returncode == 1
+    assert "does not lie on the way" in done.stderr
+    assert data.fetched() is None
+    assert host.fetch(data.path, FIRST, "--plan", plan).returncode == 0
+    assert host.fetch(data.path, SECOND).returncode == 0
+    assert data.fetched() == later
 
 
 def test_absent_is_never_said_of_the_wrong_place(

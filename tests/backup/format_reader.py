@@ -39,9 +39,12 @@ class Envelope:
         self.repository, self.object_id, d, m, _ = fields[7:]
         assert (magic, zero, version, found) == (b"PGKEEP", 0, 1, kind)
         assert self.repository == keys.repository_id
+        assert self.sealing == keys.sealing
         self.data, self.kind, self._keys = data, kind, keys
         self.header = json.loads(data[56 : 56 + length])
         at = 56 + length
+        plain = data[:32] + bytes(16) + data[48 : at + d + m]
+        assert blake3(plain).digest()[:16] == self.object_id
         self.sealed_keys = (data[at : at + d], data[at + d : at + d + m])
         self.index_offset, self.frames, _, self.digest = _TRAILER.unpack(data[-48:])
         assert blake3(data[:-32]).digest() == self.digest
@@ -83,22 +86,25 @@ class Keys:
     def __init__(self, store: Store, *, identity: str = "", passphrase: str = "") -> None:
         record = _record(store.get("pgkeep/repository"))
         self.repository_id = bytes.fromhex(record["id"])
+        self.sealing = int(record["sealing"] == "age")
         self._secrets: tuple[Any, ...] = ()
-        if record["sealing"] == "none":
+        if not self.sealing:
             self.hash_material = bytes.fromhex(record["hash_salt"])
             return
-        newest = max(info.key for info in store.list("pgkeep/keys/"))
-        keys = _record(store.get(newest))
-        texts = []
-        for name in ("repository_secret", "metadata_secret"):
-            sealed = keys[name].encode()
-            if passphrase:
-                texts.append(pyrage.passphrase.decrypt(sealed, passphrase).decode())
-            else:
-                opener = pyrage.x25519.Identity.from_str(identity)
-                texts.append(pyrage.decrypt(sealed, [opener]).decode())
-        self.hash_material = texts[1].encode()
-        self._secrets = tuple(pyrage.x25519.Identity.from_str(text) for text in texts)
+        found = sorted(info.key for info in store.list("pgkeep/keys/"))
+        records = [_record(store.get(key)) for key in found]
+        keys = [keys for keys in records if keys["repository"] == record["id"]][-1]
+        sealed = keys["repository_secret"].encode()
+        if passphrase:
+            text = pyrage.passphrase.decrypt(sealed, passphrase).decode()
+        else:
+            text = pyrage.decrypt(sealed, [_secret(identity)]).decode()
+        inner = keys["metadata_secret"].encode()
+        metadata = pyrage.decrypt(inner, [_secret(text)]).decode()
+        self.hash_material = metadata.encode()
+        self._secrets = (_secret(text), _secret(metadata))
+        publics = [str(secret.to_public()) for secret in self._secrets]
+        assert publics == [keys["repository_public"], keys["metadata_public"]]
 
     @lru_cache(maxsize=256)  # noqa: B019
     def unwrap(self, sealed: bytes, kind: int) -> bytes:
@@ -284,6 +290,10 @@ def _record(data: bytes) -> Mapping[str, Any]:
     line, _, tail = data.partition(b"\n")
     assert tail == b"blake3 " + blake3(line + b"\n").hexdigest().encode() + b"\n"
     return json.loads(line)
+
+
+def _secret(text: str) -> Any:
+    return pyrage.x25519.Identity.from_str(text)
 
 
 def _path(text: str) -> str:

@@ -205,7 +205,7 @@ def test_program_is_known_by_an_absolute_path(tmp_path: Path, monkeypatch) -> No
     assert own_program("./pgkeep") == (str(script),)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert own_program("pgkeep") == (str(script),)
-    assert own_program(str(tmp_path / "__main__.py")) == (sys.executable, "-m", "pgkeep")
+    assert own_program(str(tmp_path / "__main__.py"))[-3:] == (sys.executable, "-m", "pgkeep")
 
 
 def test_only_what_root_must_do_as_root_is_done_as_root() -> None:

@@ -19,7 +19,7 @@ _U32 = st.integers(0, 0xFFFFFFFF)
 _ATTEMPT = st.binary(min_size=16, max_size=16).map(bytes.hex)
 _FRAME = st.builds(FrameAddress, _ATTEMPT, _U32, _U32, _U32, _U32, _U32)
 _EXTENT = st.builds(Extent, _U32, _U32, st.one_of(_U32, st.just(HOLE)), _U32)
-_PATH = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1)
+_PATH = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 _MAP = st.builds(
     FileMap,
     _PATH,

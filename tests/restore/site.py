@@ -15,9 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pgkeep.backup.run import BackupOptions, BackupReport, run_backup
-from pgkeep.errors import PgkeepError
 from pgkeep.postgres.connection import connect
 from pgkeep.postgres.datadir import read_control
 from pgkeep.progress import Silent
@@ -31,6 +29,8 @@ from pgkeep.repository.identity import (
 )
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.system import register_system
+from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan
+from pgkeep.restore.run import RestoreReport, plan_restore, run_restore
 from pgkeep.seal import age
 from pgkeep.storage import open_store
 
@@ -96,6 +96,38 @@ class Site:
             return run_backup(
                 self.repository, connection, replace(defaults, **options), progress=Silent()
             )
+
+    @property
+    def access(self) -> FetchAccess:
+        """How a restored server can call pgkeep here."""
+        return FetchAccess(
+            (str(pgkeep_program()),),
+            {"repo": self.url, "cluster": "main"},
+            self.identity_file if self.sealed else None,
+        )
+
+    def plan(self, into: str = "back", **options: Any) -> RestorePlan:
+        """What a restore would do; ``options`` are those of ``RestoreOptions``."""
+        wanted = RestoreOptions(self.root / into, **options)
+        return plan_restore(
+            self.repository, self.layout, wanted, access=self.access, progress=Silent()
+        )
+
+    def restore(self, into: str = "back", **options: Any) -> RestoreReport:
+        """Plan and restore; the report says where."""
+        plan = self.plan(into, **options)
+        progress = Silent()
+        report = run_restore(
+            self.repository, self.layout, plan, access=self.access, progress=progress
+        )
+        assert not progress.warnings, progress.warnings
+        return report
+
+    def recovered(self, report: RestoreReport) -> PgServer:
+        """The restored server, started, its recovery at an end."""
+        server = self.factory.adopt(report.plan.options.into).start()
+        server.wait_recovery_end()
+        return server
 
     def give_away(self) -> None:
         """The repository belongs to the server's user, as if that had written all of it."""
@@ -164,6 +196,3 @@ def as_server_user() -> Iterator[None]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
-
-
-__all__ = ["PgkeepError", "Site", "pytest"]

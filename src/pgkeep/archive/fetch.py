@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pgkeep.archive.cluster import LocalCluster
-    from pgkeep.archive.plan import WalPlan
     from pgkeep.repository.identity import Repository
+    from pgkeep.repository.wal_plan import WalPlan
 
 
 _NO_HISTORY = "00000001.history"
@@ -52,14 +52,21 @@ class FetchSource(NamedTuple):
     any_magic: bool = False
 
 
-def check_can_exist(name: str) -> None:
-    """Raise ``WalNotFound`` for the one file that no server ever writes.
+def check_may_be_given(name: str, plan: WalPlan | None) -> None:
+    """Raise ``WalNotFound`` for a file that is absent whatever a store says.
 
-    A server that is promoted from timeline 1 asks for that timeline's history all the same. It
-    needs no store to know that there is none, and a store that is away must not fail promotion.
+    That is a segment of another branch than the one which the plan leads along, and the one file
+    that no server ever writes: a server that is promoted from timeline 1 asks for that
+    timeline's history all the same, and a store that is away must not fail promotion.
     """
     if name == _NO_HISTORY:
         raise WalNotFound(f"{name} does not exist: timeline 1 has no ancestors.", segment=name)
+    if plan is not None and plan.forbids(name):
+        raise WalNotFound(
+            f"{name} does not lie on the way to this recovery's target.",
+            why="Its timeline was left before.",
+            segment=name,
+        )
 
 
 def fetch_file(

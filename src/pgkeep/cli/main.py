@@ -77,7 +77,15 @@ def own_program(argv0: str) -> tuple[str, ...]:
     path = Path(found or argv0).absolute()
     if found and path.suffix != ".py" and os.access(path, os.X_OK) and path.is_file():
         return (str(path),)
-    return (sys.executable, "-m", "pgkeep")
+    return (*_package_on_path(), sys.executable, "-m", "pgkeep")
+
+
+def _package_on_path() -> tuple[str, ...]:
+    """What makes a package importable that is not installed: a checkout on PYTHONPATH."""
+    place = Path(__file__).resolve().parents[2]
+    if place.name in ("site-packages", "dist-packages"):
+        return ()
+    return ("/usr/bin/env", f"PYTHONPATH={place}")
 
 
 def _interrupted(error: KeyboardInterrupt, output: Output) -> int:

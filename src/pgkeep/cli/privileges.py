@@ -19,11 +19,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pgkeep.cli.context import Context
 from pgkeep.config import Settings, state_directory
 from pgkeep.errors import LocalIOError, PgkeepError
+
+if TYPE_CHECKING:
+    from pgkeep.cli.context import Context
 
 _SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql")
 

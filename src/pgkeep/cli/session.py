@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgkeep import __version__
-from pgkeep.cli.context import Context
 from pgkeep.config import Settings, is_key_text, state_directory
 from pgkeep.errors import ConfigError
 from pgkeep.repository.host import HostKey, HostState, parse_host_key
 from pgkeep.units import to_utc_text
 
 if TYPE_CHECKING:
+    from pgkeep.cli.context import Context
     from pgkeep.postgres.connection import ServerConnection
     from pgkeep.repository.identity import Repository, Unlock
     from pgkeep.repository.layout import Layout

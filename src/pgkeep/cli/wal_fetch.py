@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pgkeep.archive.fetch import FetchSource
     from pgkeep.archive.prefetch import Spool
     from pgkeep.cli.wal import Options
+    from pgkeep.repository.wal_plan import WalPlan
 
 RETRY_SECONDS = 300.0
 # What may be a mount that is not there yet, or a copy that is just being brought back.
@@ -67,25 +68,25 @@ class _Fetch:
 
     def run(self) -> None:
         """Serve the file from the spool or from the store."""
-        from pgkeep.archive.fetch import check_can_exist
+        from pgkeep.archive.fetch import check_may_be_given
+        from pgkeep.repository.wal_plan import WalPlan
 
-        check_can_exist(self._name)
+        text = self._options.value("plan")
+        plan = WalPlan.parse(text) if text is not None else None
+        check_may_be_given(self._name, plan)
         spool = self._spool() if self._kind is WalKind.SEGMENT else None
         if spool is not None and self._from_spool(spool):
             say(self._options, f"{self._name} was prefetched")
             return
-        self._from_store()
+        self._from_store(plan)
         say(self._options, f"{self._name} was fetched")
         if spool is not None:
             self._prefetch_next(spool)
 
-    def _from_store(self) -> None:
+    def _from_store(self, plan: WalPlan | None) -> None:
         from pgkeep.archive.fetch import PlannedWalMissing, fetch_file
         from pgkeep.archive.patience import Patience
-        from pgkeep.archive.plan import WalPlan
 
-        text = self._options.value("plan")
-        plan = WalPlan.parse(text) if text is not None else None
         on_found = self._watchdog.expect if self._watchdog else None
 
         def attempt() -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgkeep.errors import BrokenServerFile, LocalIOError, WrongDataDirectory
-from pgkeep.postgres.conf import parse_includes
 from pgkeep.postgres.control import (
     CONTROL_FILE_SIZE,
     CONTROL_PATH,
@@ -138,6 +137,8 @@ def _with_includes(path: str, depth: int) -> Iterator[str]:
         text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
         return  # the server may read what we may not; what we cannot read we cannot store
+    from pgkeep.postgres.conf import parse_includes  # not on the way of wal-push
+
     for include in parse_includes(text):
         target = Path(path).parent / include.path
         for name in _files_of(target) if include.kind == "include_dir" else [target]:

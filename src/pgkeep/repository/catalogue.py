@@ -1,41 +1,49 @@
 """The catalogue: what listing the repository means. There is no catalogue object to get out of
 date.
 
-Backups come from manifests, WAL from names, timelines from the plain headers of history files.
-From the three follow the *recovery windows*: for a timeline, from the end of a good backup to
-the end of the WAL that follows it without a gap.
+Backups come from manifests, WAL from names, timelines from the plain headers of history files
+(``wal_inventory.py``). From the three follow the *recovery windows*: for a timeline, from the end
+of a good backup to the end of the WAL that follows it without a gap.
+
+A backup whose manifests are both unreadable is neither listed nor forgotten: ``read_catalogue``
+names it beside the others, for whoever shows things, and ``list_backups`` raises, for whoever
+would else choose another one without a word.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from pgkeep.errors import DamagedObject, ObjectNotFound, PgkeepError
-from pgkeep.postgres.history import Ancestor, TimelineHistory
-from pgkeep.postgres.lsn import Lsn, Timeline
-from pgkeep.postgres.wal_name import (
-    WalKind,
-    parse_wal_name,
-    previous_segment_number,
-    segment_name,
-    segment_number,
-    segment_of,
+from pgkeep.errors import (
+    DamagedObject,
+    FormatTooNew,
+    NoSuchBackup,
+    ObjectNotFound,
+    PgkeepError,
+    WrongIdentity,
 )
+from pgkeep.postgres.history import TimelineHistory
+from pgkeep.postgres.lsn import Lsn
+from pgkeep.postgres.wal_name import previous_segment_number, segment_name, segment_number
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Head, Manifest, read_head, read_manifest
 from pgkeep.repository.wal import read_wal_header
+from pgkeep.repository.wal_inventory import Gap as Gap
+from pgkeep.repository.wal_inventory import WalInventory as WalInventory
+from pgkeep.repository.wal_inventory import read_histories as read_histories
+from pgkeep.repository.wal_inventory import read_inventory as read_inventory
+from pgkeep.repository.wal_inventory import timelines_after as timelines_after
 from pgkeep.seal.keyring import Keyring
 from pgkeep.storage.interface import Store
 from pgkeep.units import from_utc_text
 
 _REQUESTS = 16
+_DAMAGED_SEGMENTS = 8
 _T = TypeVar("_T")
 
 
@@ -64,14 +72,18 @@ class Backup:
         return from_utc_text(self.head.ended)
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Segments [first, last] (numbers) that are missing on a timeline between stored ones."""
+class Problem(NamedTuple):
+    """A backup that exists and cannot be read, and why."""
 
-    timeline: int
-    first: str
-    last: str
-    segments: int
+    backup: str
+    error: PgkeepError
+
+
+class Catalogue(NamedTuple):
+    """All backups that exist, oldest first: the readable, and what is wrong with the others."""
+
+    backups: tuple[Backup, ...]
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True)
@@ -89,96 +101,22 @@ class Window:
     backups: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class WalInventory:
-    """Which WAL is stored: segment numbers by timeline (sorted), partials, histories."""
-
-    segment_size: int
-    segments: Mapping[int, Sequence[int]]
-    partials: frozenset[str]
-    histories: Mapping[int, TimelineHistory]
-    stored_bytes: int
-
-    def has(self, timeline: int, segno: int) -> bool:
-        known = self.segments.get(timeline, ())
-        at = bisect_left(known, segno)
-        return at < len(known) and known[at] == segno
-
-    def run_end(self, timeline: int, segno: int) -> int | None:
-        """The last segment of the unbroken run on ``timeline`` that holds ``segno``."""
-        if not self.has(timeline, segno):
-            return None
-        known = self.segments[timeline]
-        low, high = bisect_left(known, segno), len(known) - 1
-        base = known[low] - low
-        while low < high:  # binary search: in an unbroken run, number - index is constant
-            middle = (low + high + 1) // 2
-            if known[middle] - middle == base:
-                low = middle
-            else:
-                high = middle - 1
-        return known[low]
-
-    def gaps(self) -> list[Gap]:
-        """Missing segments between stored ones, on each timeline."""
-        found = []
-        for timeline, known in sorted(self.segments.items()):
-            for before, after in pairwise(known):
-                if after != before + 1:
-                    found.append(
-                        Gap(
-                            timeline,
-                            segment_name(timeline, before + 1, self.segment_size),
-                            segment_name(timeline, after - 1, self.segment_size),
-                            after - before - 1,
-                        )
-                    )
-        return found
-
-    def history(self, timeline: int) -> TimelineHistory | None:
-        """The history of a timeline; None when it is needed and not stored."""
-        if timeline == 1:
-            return TimelineHistory.of_first()
-        return self.histories.get(timeline)
-
-    def path(self, history: TimelineHistory, start: Lsn) -> list[tuple[int, int, int | None]]:
-        """The segments on the way from ``start`` along a history: (timeline, first, last)
-        stretches.
-
-        The segment that holds a switch point is the child's, as PostgreSQL looks for it; the last
-        stretch has no end (None).
-        """
-        first = segment_number(start, self.segment_size)
-        stretches: list[tuple[int, int, int | None]] = []
-        for ancestor in history.ancestors:
-            if ancestor.end is None:
-                stretches.append((ancestor.timeline, first, None))
-            else:
-                beyond = segment_number(ancestor.end, self.segment_size)
-                if beyond > first:
-                    stretches.append((ancestor.timeline, first, beyond - 1))
-                    first = beyond
-        return stretches
-
-    def reach(self, history: TimelineHistory, start: Lsn) -> tuple[int, int] | None:
-        """The last (timeline, segment) reached from ``start`` without a gap; None if not even
-        that."""
-        reached = None
-        for timeline, first, last in self.path(history, start):
-            end = self.run_end(timeline, first)
-            if end is None:
-                break
-            reached = (timeline, end if last is None else min(end, last))
-            if last is not None and end < last:
-                break
-        return reached
-
-
 def list_backups(repository: Repository, layout: Layout) -> list[Backup]:
     """All backups that exist, oldest first.
 
     Raises ``IdentityNeeded`` without the metadata key. A backup whose manifests are both
-    unreadable is an error (``DamagedObject``), not an absence.
+    unreadable is an error (``DamagedObject`` and the like), not an absence.
+    """
+    catalogue = read_catalogue(repository, layout)
+    if catalogue.problems:
+        raise catalogue.problems[0].error
+    return list(catalogue.backups)
+
+
+def read_catalogue(repository: Repository, layout: Layout) -> Catalogue:
+    """As :func:`list_backups`, but one unreadable backup does not hide the others.
+
+    Raises ``IdentityNeeded``, and what the store raises.
     """
     found = [
         {info.key[len(prefix) :] for info in repository.store.list(prefix)}
@@ -187,53 +125,31 @@ def list_backups(repository: Repository, layout: Layout) -> list[Backup]:
     voids = {info.key[len(layout.voids) :] for info in repository.store.list(layout.voids)}
     names = sorted((found[0] | found[1]) - voids)
     if not names:
-        return []
+        return Catalogue((), ())
 
-    def load(name: str) -> Backup:
+    def load(name: str) -> Backup | Problem | None:
         copies = (name in found[0], name in found[1])
-        return Backup(_either(repository, layout, name, copies, read_head), copies)
+        try:
+            return Backup(_either(repository, layout, name, copies, read_head), copies)
+        except (DamagedObject, FormatTooNew, WrongIdentity) as error:
+            return Problem(name, error)
+        except NoSuchBackup:
+            return None  # it was deleted between the listing and now
 
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        return list(pool.map(load, names))
-
-
-def load_manifest(repository: Repository, layout: Layout, backup: Backup) -> Manifest:
-    """The whole manifest of a backup, from whichever copy is sound."""
-    return _either(repository, layout, backup.id, backup.copies, read_manifest)
-
-
-def read_inventory(repository: Repository, layout: Layout, segment_size: int) -> WalInventory:
-    """List the stored WAL, and read each history file's plain header."""
-    segments: dict[int, list[int]] = {}
-    partials, stored = set(), 0
-    for info in repository.store.list(layout.wal):
-        stored += info.size_bytes
-        try:
-            name = parse_wal_name(info.key.rpartition("/")[2])
-            if name.kind is WalKind.SEGMENT:
-                segments.setdefault(name.timeline, []).append(segment_of(name, segment_size))
-            elif name.kind is WalKind.PARTIAL:
-                partials.add(name.name)
-        except ValueError:
-            continue  # not a name that PostgreSQL asks for: nothing depends on it
-    return WalInventory(
-        segment_size,
-        {timeline: sorted(numbers) for timeline, numbers in segments.items()},
-        frozenset(partials),
-        read_histories(repository, layout),
-        stored,
+        loaded = list(pool.map(load, names))
+    return Catalogue(
+        tuple(one for one in loaded if isinstance(one, Backup)),
+        tuple(one for one in loaded if isinstance(one, Problem)),
     )
 
 
-def read_histories(repository: Repository, layout: Layout) -> dict[int, TimelineHistory]:
-    """The histories of all timelines whose history file is stored."""
-    histories = {}
-    for info in repository.store.list(layout.history):
-        name = info.key.rpartition("/")[2]
-        header = read_wal_header(repository.store, info.key, repository.keyring)
-        timeline = parse_wal_name(name).timeline
-        histories[int(timeline)] = _history(timeline, header.ancestors or [])
-    return histories
+def load_manifest(repository: Repository, layout: Layout, backup: Backup) -> Manifest:
+    """The whole manifest of a backup, from whichever copy is sound.
+
+    Raises ``DamagedObject`` when neither is, ``NoSuchBackup`` when both are gone.
+    """
+    return _either(repository, layout, backup.id, backup.copies, read_manifest)
 
 
 def is_complete(backup: Backup, inventory: WalInventory) -> bool:
@@ -286,14 +202,13 @@ def _windows_of(
             by_end.setdefault(reached, []).append(backup)
     windows = []
     for (timeline, segno), members in sorted(by_end.items()):
-        name = segment_name(timeline, segno, inventory.segment_size)
-        closed = _closed(repository, layout, name)
+        name, closed = _closed(repository, layout, timeline, segno, inventory=inventory)
         first = min(members, key=lambda backup: backup.ended)
         windows.append(
             Window(
                 timeline,
                 first.ended,
-                max(closed, first.ended),
+                max(closed or first.ended, first.ended),
                 first.stop_lsn,
                 name,
                 tuple(backup.id for backup in members),
@@ -302,18 +217,24 @@ def _windows_of(
     return windows
 
 
-def _closed(repository: Repository, layout: Layout, name: str) -> datetime:
-    key = layout.wal_file(name)
-    return from_utc_text(read_wal_header(repository.store, key, repository.keyring).modified)
+def _closed(
+    repository: Repository, layout: Layout, timeline: int, segno: int, *, inventory: WalInventory
+) -> tuple[str, datetime | None]:
+    """The last readable segment of a run, up to ``segno``, and when it was closed.
 
-
-def _history(timeline: Timeline, rows: Sequence[Sequence[object]]) -> TimelineHistory:
-    begin, stretches = Lsn(0), []
-    for parent, switch in rows:
-        end = Lsn.parse(str(switch))
-        stretches.append(Ancestor(Timeline(int(str(parent))), begin, end))
-        begin = end
-    return TimelineHistory(timeline, (*stretches, Ancestor(timeline, begin, None)))
+    A segment whose header is damaged ends a window before itself. At most a few are tried: then the
+    window ends with its backup.
+    """
+    for number in range(segno, max(segno - _DAMAGED_SEGMENTS, -1), -1):
+        if not inventory.has(timeline, number):
+            break
+        name = segment_name(timeline, number, inventory.segment_size)
+        try:
+            header = read_wal_header(repository.store, layout.wal_file(name), repository.keyring)
+            return name, from_utc_text(header.modified)
+        except (DamagedObject, ObjectNotFound, ValueError):
+            continue
+    return segment_name(timeline, segno, inventory.segment_size), None
 
 
 def _either(
@@ -329,17 +250,12 @@ def _either(
         if there:
             try:
                 return read(repository.store, key, repository.keyring)
-            except (DamagedObject, ObjectNotFound) as error:
+            except (DamagedObject, FormatTooNew, WrongIdentity) as error:
                 problem = error
-    assert problem is not None
-    raise problem
-
-
-def timelines_after(histories: Mapping[int, TimelineHistory], timeline: int) -> list[int]:
-    """The timelines that descend from ``timeline``, itself first, ascending."""
-    children = [
-        number
-        for number, history in histories.items()
-        if any(a.timeline == timeline for a in history.ancestors[:-1])
-    ]
-    return [timeline, *sorted(children)]
+            except ObjectNotFound:
+                continue
+    raise problem or NoSuchBackup(
+        f"The backup {name} of the cluster {layout.cluster!r} is not there any more.",
+        why="Its manifests were deleted meanwhile.",
+        remedy="pgkeep list shows what there is.",
+    )

@@ -206,7 +206,7 @@ def fsync_directory(path: Path) -> None:
 
 def _check_owned(folder: Path, directory: Path) -> None:
     """Raise ``LocalIOError`` unless nobody but us can put files into ``folder``."""
-    found = os.lstat(folder)  # noqa: PTH116
+    found = os.lstat(folder)
     trusted = {0, os.geteuid()}
     if os.geteuid() == 0:  # who acts for the directory's owner
         trusted.add(os.stat(directory).st_uid)  # noqa: PTH116

@@ -14,34 +14,23 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
-from types import NoneType
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from pgkeep.errors import DamagedObject
-from pgkeep.postgres.lsn import Lsn, Timeline
-from pgkeep.postgres.wal_name import check_segment_size
 from pgkeep.repository.manifest_body import check_body, check_path, from_text, to_text
+from pgkeep.repository.manifest_head import Head as Head
+from pgkeep.repository.manifest_head import object_type_of, parse_head
 from pgkeep.repository.pack import PackInfo
 from pgkeep.seal import envelope
 from pgkeep.seal.envelope import METADATA, EnvelopeWriter
 from pgkeep.seal.keyring import Keyring
 from pgkeep.storage.interface import Store
-from pgkeep.units import from_utc_text
 
 PIECE_BYTES = 4 << 20
 _HEAD_BYTES = 16 << 10
 _LEVEL = 6
 _MAX_BODY = 4 << 30
 _INODES = 1 << 64
-_TYPES = {
-    "str": str,
-    "int": int,
-    "bool": bool,
-    "float": (int, float),
-    "str | None": (str, NoneType),
-}
-
 DATA_DIRECTORY, OUTSIDE = 0, 1
 
 _SCHEMA = """
@@ -61,41 +50,6 @@ CREATE TABLE directories(path TEXT PRIMARY KEY, mode INTEGER NOT NULL) WITHOUT R
 CREATE TABLE links(path TEXT PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE tablespaces(oid INTEGER PRIMARY KEY, name TEXT NOT NULL, location TEXT NOT NULL);
 """
-
-
-@dataclass(frozen=True)
-class Head:
-    """Enough to list a backup. Moments are UTC text, LSNs PostgreSQL's text."""
-
-    backup: str
-    attempt: str
-    cluster: str
-    system_identifier: str
-    kind: str
-    parent: str | None
-    started: str
-    ended: str
-    start_lsn: str
-    stop_lsn: str
-    timeline: int
-    wal_segment_size: int
-    page_size: int
-    checksums: bool
-    postgres: str
-    postgres_major: int
-    files: int
-    database_bytes: int
-    added_bytes: int
-    stored_bytes: int
-    failed_pages: int
-    from_standby: bool
-    host: str
-    level: int
-    note: str
-    copy_seconds: float
-    total_seconds: float
-    pgkeep: str
-    partial: bool = False
 
 
 class FileRow(NamedTuple):
@@ -229,7 +183,7 @@ class Manifest:
             if row[1] != DATA_DIRECTORY and inside == path:
                 raise envelope.damaged(self._name, f"{path!r} is no absolute path")
             check_path(inside, self._name)
-            yield FileRow(path, *row[1:6], row[6] % _INODES, *row[7:])
+            yield FileRow._make((path, *row[1:6], row[6] % _INODES, *row[7:]))
 
     def packs(self) -> dict[int, PackInfo]:
         """All packs by their row id."""
@@ -282,7 +236,7 @@ def read_head(store: Store, key: str, keyring: Keyring) -> Head:
     header, data = envelope.fetch_header(
         store,
         key,
-        object_type=_type_of(key),
+        object_type=object_type_of(key),
         repository_id=keyring.repository_id,
         first_bytes=_HEAD_BYTES,
     )
@@ -292,7 +246,7 @@ def read_head(store: Store, key: str, keyring: Keyring) -> Head:
     if needed > len(data):
         data = store.get_range(key, 0, max(needed, len(data) * 2))
     opener = envelope.opener_for(keyring, header, key)
-    return _parse_head(opener.open_at(data, header.end, number=0), key)
+    return parse_head(opener.open_at(data, header.end, number=0), key)
 
 
 def read_manifest(store: Store, key: str, keyring: Keyring) -> Manifest:
@@ -309,10 +263,10 @@ def parse_manifest(data: bytes, key: str, keyring: Keyring) -> Manifest:
     A key under ``partials/`` is that of a partial manifest.
     """
     header = envelope.parse_header(
-        data, key, object_type=_type_of(key), repository_id=keyring.repository_id
+        data, key, object_type=object_type_of(key), repository_id=keyring.repository_id
     )
     frames = envelope.read_frames(data, keyring, header, key)
-    head = _parse_head(next(frames), key)
+    head = parse_head(next(frames), key)
     body = bytearray()
     for piece in frames:
         body += piece
@@ -331,60 +285,6 @@ def parse_manifest(data: bytes, key: str, keyring: Keyring) -> Manifest:
         database.close()
         raise
     return Manifest(head, database, name=key)
-
-
-def _parse_head(data: bytes, key: str) -> Head:
-    members = envelope.json_object(data, key, "its head")
-    known = {}
-    for field in fields(Head):
-        if field.name in members or field.name != "partial":
-            value = members.get(field.name)
-            wrong_bool = isinstance(value, bool) and field.type != "bool"
-            if wrong_bool or not isinstance(value, _TYPES[str(field.type)]):  # type: ignore[arg-type]
-                raise envelope.damaged(key, f"{field.name!r} of its head is missing or malformed")
-            known[field.name] = value
-    head = Head(**known)
-    _check_place(head, key)
-    if not head.partial:
-        _check_values(head, key)
-    return head
-
-
-def _check_place(head: Head, key: str) -> None:
-    """A manifest belongs to its cluster and system, and to its name."""
-    parts = key.split("/")
-    where = parts[-4:-2]
-    if head.partial:
-        where = parts[-5:-3]
-        own, name = head.attempt, parts[-2] if len(parts) > 1 else ""
-    else:
-        own, name = head.backup, parts[-1]
-    same = not where or where == [head.cluster, head.system_identifier]
-    if head.partial != (_type_of(key) == envelope.PARTIAL_MANIFEST) or own != name or not same:
-        raise DamagedObject(
-            f"{key} is the manifest of {own} of {head.cluster} ({head.system_identifier}), "
-            "in the wrong place.",
-            remedy="Restore this object from a copy of the repository.",
-            object=key,
-        )
-
-
-def _check_values(head: Head, key: str) -> None:
-    """What others compute with must be what it looks like."""
-    try:
-        from_utc_text(head.started), from_utc_text(head.ended)
-        Lsn.parse(head.start_lsn), Lsn.parse(head.stop_lsn), Timeline(head.timeline)
-        check_segment_size(head.wal_segment_size)
-    except (ValueError, OverflowError) as error:
-        raise envelope.damaged(key, f"its head is malformed ({error})") from error
-    sizes = (head.files, head.database_bytes, head.added_bytes, head.stored_bytes)
-    power_of_two = head.page_size & (head.page_size - 1) == 0
-    if min(*sizes, head.failed_pages) < 0 or not (512 <= head.page_size <= 65536 and power_of_two):
-        raise envelope.damaged(key, "its head names impossible sizes")
-
-
-def _type_of(key: str) -> int:
-    return envelope.PARTIAL_MANIFEST if "/partials/" in key else envelope.MANIFEST
 
 
 def _signed(inode: int) -> int:

@@ -100,9 +100,9 @@ class MapColumns(NamedTuple):
     """All maps of a block as numpy arrays, without a copy; section 6 of the format says what they
     mean.
 
-    ``first_frame``, ``first_extent`` and ``first_failed`` have one entry more than there are maps, so
-    that map ``i`` has rows ``[first[i], first[i + 1])``. ``frames`` has rows pack, number, offset,
-    stored, plain; ``extents`` first page, pages, frame, page in frame.
+    ``first_frame``, ``first_extent`` and ``first_failed`` have one entry more than there are maps,
+    so that map ``i`` has rows ``[first[i], first[i + 1])``. ``frames`` has rows pack, number,
+    offset, stored, plain; ``extents`` first page, pages, frame, page in frame.
     """
 
     sizes: Any
@@ -126,7 +126,7 @@ class MapBlock:
         magic, self.page_size, maps, packs, frames, extents, failed, paths = _HEAD.unpack_from(data)
         sizes = [packs * 20, maps * 8, *[maps * 4] * 3, *[frames * 4] * 5, *[extents * 4] * 4]
         sizes += [failed * 4, paths]
-        if magic != _MAGIC or len(data) != _HEAD.size + sum(sizes):
+        if magic != _MAGIC or not self.page_size or len(data) != _HEAD.size + sum(sizes):
             raise damaged(name, "a map block is malformed")
         self._name = name
         self._counts = (frames, extents, failed)
@@ -179,7 +179,8 @@ class MapBlock:
         maps, (frames, extents, failed) = len(self), self._counts
         at = self._columns_at
         sizes = np.frombuffer(self._data, "<u8", maps, at)
-        rest = np.frombuffer(self._data, "<u4", 3 * maps + 5 * frames + 4 * extents + failed, at + 8 * maps)
+        count = 3 * maps + 5 * frames + 4 * extents + failed
+        rest = np.frombuffer(self._data, "<u4", count, at + 8 * maps)
         firsts = [
             np.append(rest[i * maps : (i + 1) * maps], np.uint32(end))
             for i, end in enumerate(self._counts)
@@ -189,7 +190,7 @@ class MapBlock:
         at += 5 * frames
         extent_rows = rest[at : at + 4 * extents].reshape(4, extents)
         failed_row = rest[at + 4 * extents :]
-        return MapColumns(sizes, *firsts, frame_rows, extent_rows, failed_row)
+        return MapColumns._make((sizes, *firsts, frame_rows, extent_rows, failed_row))
 
     def _check(self) -> None:
         """Rows ascend within what there is, and every frame lies in a pack of the table."""

@@ -1,8 +1,8 @@
 """All pages of all files of a map block, as columns: what a restore of 10 TB plans with.
 
-``FileMap`` is right for one file. For ten million frames one named tuple each would take a minute and
-gigabytes, so here the same facts, and the same checks as a careful reader of a ``FileMap`` makes,
-are computed by numpy for a whole block: a thousand frames in some 200 microseconds.
+``FileMap`` is right for one file. For ten million frames one named tuple each would take minutes
+and gigabytes, so here the same facts, and the same checks as a careful reader of a ``FileMap``
+makes, are computed by numpy for a whole block.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pgkeep.seal.envelope import damaged
 
 
 class PageTable(NamedTuple):
-    """Where pages are: row by row, ``pages`` pages from page ``inside`` of a frame are those of file
-    ``slot`` from page ``first`` on.
+    """Where pages are: row by row, ``pages`` pages from page ``inside`` of a frame are those of
+    file ``slot`` from page ``first`` on.
 
-    All are numpy arrays of int64 of one length. ``pack`` counts in the block's ``packs``; ``number``,
-    ``offset``, ``stored`` and ``plain`` are the frame's, in bytes where they are sizes. Pages that are
-    zeros have no row.
+    All are numpy arrays of int64 of one length. ``pack`` counts in the block's ``packs``;
+    ``number``, ``offset``, ``stored`` and ``plain`` are the frame's, in bytes where they are sizes.
+    Pages that are zeros have no row.
     """
 
     slot: Any
@@ -44,7 +44,7 @@ def page_table(block: MapBlock, slots: Sequence[int], *, name: str) -> PageTable
 
     columns = block.columns()
     wanted = np.zeros(len(block), dtype=bool)
-    if len(slots) and not (0 <= min(slots) and max(slots) < len(block)):
+    if len(slots) and (min(slots) < 0 or max(slots) >= len(block)):
         raise damaged(name, "a map block has fewer maps than the manifest says")
     wanted[np.asarray(slots, dtype=np.int64)] = True
     counts = np.diff(columns.first_extent.astype(np.int64))
@@ -52,23 +52,25 @@ def page_table(block: MapBlock, slots: Sequence[int], *, name: str) -> PageTable
     first, pages, frame, inside = columns.extents[:, : len(owner)].astype(np.int64)
     chosen = wanted[owner]
     owner, first, pages, frame, inside = (c[chosen] for c in (owner, first, pages, frame, inside))
-    _check_cover(columns, block.page_size, wanted, owner, first, pages, name=name)
+    _check_cover(columns, block.page_size, wanted, rows=(owner, first, pages), name=name)
     data = frame != HOLE
     owner, first, pages, frame, inside = (c[data] for c in (owner, first, pages, frame, inside))
     row = columns.first_frame[owner].astype(np.int64) + frame
     if (row >= columns.first_frame[owner + 1]).any():
         raise damaged(name, "a map names a frame that it does not list")
-    table = PageTable(owner, *columns.frames[:, row].astype(np.int64), first, pages, inside)
+    frames = columns.frames[:, row].astype(np.int64)
+    table = PageTable._make((owner, *frames, first, pages, inside))
     _check_frames(columns, block.page_size, table, name=name)
     return table
 
 
 def _check_cover(
-    columns: MapColumns, page_size: int, wanted: Any, owner: Any, first: Any, pages: Any, *, name: str
+    columns: MapColumns, page_size: int, wanted: Any, *, rows: tuple[Any, Any, Any], name: str
 ) -> None:
     """Extents begin at page 0, follow on each other and end with the file."""
     import numpy as np
 
+    owner, first, pages = rows
     begins = np.ones(len(owner), dtype=bool)
     begins[1:] = owner[1:] != owner[:-1]
     expected = np.zeros(len(owner), dtype=np.int64)

@@ -160,9 +160,9 @@ def _shown(header: envelope.Header, key: str) -> WalHeader:
 def _checked_ancestors(rows: Any, key: str) -> list[list[Any]] | None:
     if rows is None:
         return None
-    if isinstance(rows, list) and all(isinstance(row, list) and len(row) == 2 for row in rows):
-        if all(type(row[0]) is int and isinstance(row[1], str) for row in rows):
-            return rows
+    pairs = isinstance(rows, list) and all(isinstance(row, list) and len(row) == 2 for row in rows)
+    if pairs and all(type(row[0]) is int and isinstance(row[1], str) for row in rows):
+        return list(rows)
     raise envelope.damaged(key, "its header's ancestors are malformed")
 
 

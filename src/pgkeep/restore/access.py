@@ -57,7 +57,7 @@ def try_fetch(command: str, into: Path, *, control: Path, segment: str, owner: O
         if owner.change:
             for path in (place, place / "global", place / "global" / "pg_control"):
                 os.chown(path, owner.uid, owner.gid)
-        line = fill_in(command, segment, str(target))
+        line = fill_in(command, segment, target.name)  # relative, as the server gives it
         done = _run(["/bin/sh", "-c", line], owner, cwd=place, seconds=_TRIAL_SECONDS)
         if done.returncode == 0 and target.exists():
             return None

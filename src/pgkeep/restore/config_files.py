@@ -8,7 +8,7 @@ and what ties the file to another place or machine is commented out, each with i
 
 from __future__ import annotations
 
-import re
+import posixpath
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -108,7 +108,7 @@ def _included(path: str, kind: str, target: str, texts: Mapping[str, str]) -> li
 
 
 def _normal(path: str) -> str:
-    return re.sub(r"/(\./)+", "/", path.rstrip("/"))
+    return posixpath.normpath(path)
 
 
 def _reason(

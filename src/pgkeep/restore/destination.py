@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pgkeep.errors import DamagedObject, DirectoryNotEmpty, LocalIOError, UsageError
+from pgkeep.errors import DirectoryNotEmpty, LocalIOError, UsageError
 from pgkeep.repository.manifest import Manifest, Tablespace
-from pgkeep.restore.landing import unwritable
 from pgkeep.restore.plan import Owner, PlacedTablespace
+from pgkeep.restore.syncing import unwritable
 from pgkeep.units import format_size
 
 UNFINISHED_CONTROL = "global/pg_control.pgkeep-unfinished"
@@ -142,12 +143,7 @@ def linked_tablespaces(manifest: Manifest) -> list[Tablespace]:
     by_oid = {space.oid: space for space in manifest.tablespaces()}
     found = []
     for path, target in manifest.links():
-        folder, _, oid = path.rpartition("/")
-        if folder != "pg_tblspc" or not oid.isdigit():
-            raise DamagedObject(
-                f"The manifest has a link at {path!r}, where a data directory has none.",
-                remedy="Restore another backup; this one was not written by pgkeep.",
-            )
+        oid = path.rpartition("/")[2]
         found.append(by_oid.get(int(oid)) or Tablespace(int(oid), oid, target))
     return found
 
@@ -190,6 +186,11 @@ class Maker:
             raise unwritable(path, error) from error
         self.made.append(path)
 
+    def remove(self, path: Path) -> None:
+        """Take back a directory, with all that lies in it."""
+        shutil.rmtree(path, ignore_errors=True)
+        self.made = [made for made in self.made if not made.is_relative_to(path)]
+
     def own(self, handle: int) -> None:
         """Give an open file to the owner."""
         if self._owner.change:
@@ -221,12 +222,10 @@ def make_directories(
     owner: Owner,
 ) -> Maker:
     """All directories of the backup, and the links to tablespaces. Raises ``LocalIOError``."""
-    from pgkeep.restore.placement import check_path
-
     maker = Maker(owner)
     maker.root(into)
     links = {f"pg_tblspc/{space.oid}": space for space in tablespaces}
-    directories = [(check_path(path), mode) for path, mode in manifest.directories()]
+    directories = manifest.directories()
     inside = [d for d in directories if "/".join(d[0].split("/")[:2]) not in links]
     for path, mode in inside:
         maker.directory(into / path, mode)

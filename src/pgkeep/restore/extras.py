@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pgkeep.restore.crc import crc32c
 from pgkeep.restore.destination import Maker
-from pgkeep.restore.landing import unwritable
+from pgkeep.restore.syncing import unwritable
 
 
 class ExtraFile(NamedTuple):

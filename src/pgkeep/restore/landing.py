@@ -8,7 +8,7 @@ last of them; whole packs in memory, which brings nothing on a local disk.)
 
 A frame is verified before a byte of it is written: AES-GCM if sealed, zstd's checksum and length
 always. Files are made in their full size first, so pages that are all zeros stay holes. A
-file is synced by whoever writes its last piece, while other workers go on.
+file is synced when its last piece is written, while the workers go on (``syncing.py``).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pgkeep.errors import LocalIOError
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.restore import crc
 from pgkeep.restore.placement import Placement, Placements
+from pgkeep.restore.syncing import Syncer, unwritable
 from pgkeep.seal.envelope import DATA, PREFIX_SIZE, FrameOpener, damaged
 
 STRETCH_BYTES = 8 << 20
@@ -76,11 +76,15 @@ class Lander:
         Raises the first error of any worker (``DamagedObject``, ``LocalIOError``, what the store
         raises) after all have stopped.
         """
-        self._make_files()
+        with Syncer() as syncer:
+            self._make_files(syncer)
+            self._land(syncer, jobs)
+
+    def _land(self, syncer: Syncer, jobs: int) -> None:
         stretches = self._stretches()
 
         def work() -> None:
-            worker = _Worker(self)
+            worker = _Worker(self, syncer)
             try:
                 while (stretch := self._next(stretches)) is not None:
                     worker.land(stretch)
@@ -157,7 +161,7 @@ class Lander:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _make_files(self) -> None:
+    def _make_files(self, syncer: Syncer) -> None:
         for number, file in enumerate(self._all.files):
             path = self._place(number)
             try:
@@ -168,7 +172,7 @@ class Lander:
                     self._own(handle)
                     os.ftruncate(handle, file.size_bytes)
                     if not self._left[number]:
-                        os.fsync(handle)
+                        syncer.hand_over(os.dup(handle), path)
                 finally:
                     os.close(handle)
             except OSError as error:
@@ -198,8 +202,8 @@ class Lander:
 class _Worker:
     """One thread's share; keeps the file that it wrote to last open."""
 
-    def __init__(self, lander: Lander) -> None:
-        self._lander = lander
+    def __init__(self, lander: Lander, syncer: Syncer) -> None:
+        self._lander, self._syncer = lander, syncer
         self._file = -1
         self._handle = -1
 
@@ -234,7 +238,8 @@ class _Worker:
                 self._file = row.file
             _pwrite(self._handle, piece, target)
             if self._lander.is_last(row.file):
-                os.fsync(self._handle)
+                handle, self._handle, self._file = self._handle, -1, -1
+                self._syncer.hand_over(handle, self._lander.path(row.file))
         except OSError as error:
             raise unwritable(self._lander.path(row.file), error) from error
         self._lander.note(index, piece)
@@ -244,18 +249,3 @@ def _pwrite(handle: int, data: bytes, offset: int) -> None:
     written = os.pwrite(handle, data, offset)
     while written < len(data):
         written += os.pwrite(handle, data[written:], offset + written)
-
-
-def unwritable(path: Path | str, error: OSError) -> LocalIOError:
-    """What the local disk said while something was written to ``path``."""
-    import errno
-
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return LocalIOError(
-        f"{path} could not be written.",
-        why=f"{error.strerror}.",
-        remedy="Make room, remove what was restored so far, and restore again."
-        if full
-        else "Check the owner and mode of the directory above it, and restore again.",
-        path=path,
-    )

@@ -25,14 +25,13 @@ from pgkeep.postgres.wal_scan import TRANSACTION_ENDS, WalEvent, WalEventKind
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import (
     Backup,
-    WalInventory,
     is_complete,
     is_good,
     list_backups,
-    read_inventory,
 )
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.wal_inventory import WalInventory, read_inventory
 from pgkeep.restore.plan import Resolution, RestoreOptions, describe_target, show_moment_exactly
 from pgkeep.restore.search import WalReader, find_event, look_at_tail
 from pgkeep.restore.timeline import choose_timeline, read_timeline

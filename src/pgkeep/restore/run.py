@@ -46,11 +46,12 @@ from pgkeep.restore.destination import (
     sync_directory,
 )
 from pgkeep.restore.extras import Extras
-from pgkeep.restore.landing import Lander, unwritable
+from pgkeep.restore.landing import Lander
 from pgkeep.restore.pinning import pinned
 from pgkeep.restore.placement import Placements, read_placements
 from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, describe_target
 from pgkeep.restore.resolve import resolve
+from pgkeep.restore.syncing import unwritable
 from pgkeep.restore.wal_copy import copy_wal
 from pgkeep.units import to_utc_text
 
@@ -306,7 +307,7 @@ class _Restore:
             f"WAL is copied into the directory, since the server could not fetch it: {problem}"
         )
         extras.forget(steering.FETCH_CONFIG)
-        shutil.rmtree(self._into / steering.FETCH_STATE, ignore_errors=True)
+        extras.maker.remove(self._into / steering.FETCH_STATE)
         check_free(self._into, self.plan.wal_bytes)
         self.plan = replace(self.plan, wal_mode="copied", wal_mode_reason=problem)
         return None

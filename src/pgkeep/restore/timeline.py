@@ -18,8 +18,9 @@ from datetime import datetime
 from pgkeep.errors import AmbiguousTimeline, TargetNotReachable
 from pgkeep.postgres.history import TimelineHistory, parse_history
 from pgkeep.postgres.wal_name import history_name
-from pgkeep.repository.catalogue import Backup, WalInventory, timelines_after
+from pgkeep.repository.catalogue import Backup
 from pgkeep.repository.wal import read_wal_header
+from pgkeep.repository.wal_inventory import WalInventory, timelines_after
 from pgkeep.restore.search import Segment, WalReader, read_wal_file
 from pgkeep.units import from_utc_text, show_moment
 

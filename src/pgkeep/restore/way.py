@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 from pgkeep.postgres.history import TimelineHistory
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.wal_name import history_name, segment_name, segment_number
-from pgkeep.repository.catalogue import WalInventory
+from pgkeep.repository.wal_inventory import WalInventory
 from pgkeep.repository.wal_plan import SegmentRange, WalPlan
 from pgkeep.restore.search import Segment
 
@@ -87,9 +88,10 @@ class Way:
             if last is not None and last <= reached:
                 continue
             begin = max(first, reached + 1)
-            later = [n for n in inventory.segments.get(timeline, ()) if n >= begin]
-            if later:
-                return Hole(Segment(timeline, begin), Segment(timeline, later[0] - 1))
+            stored = inventory.segments.get(timeline, ())
+            at = bisect_left(stored, begin)
+            if at < len(stored):
+                return Hole(Segment(timeline, begin), Segment(timeline, stored[at] - 1))
             if last is not None:  # left at its end, so all of it existed
                 return Hole(Segment(timeline, begin), Segment(timeline, last))
         return None

@@ -18,7 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", help="name of the WAL file (%%f)")
     parser.add_argument("path", help="where to put it (%%p)")
     group = parser.add_argument_group("set by pgkeep restore")
-    group.add_argument("--plan", metavar="FILE", help="the files that the restore relies on")
+    group.add_argument("--plan", metavar="PLAN", help="the files that the restore relies on")
     group.add_argument("--retry-seconds", metavar="N", help="how long to try a store that fails")
 
 

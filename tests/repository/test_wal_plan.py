@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkeep.archive.plan import SegmentRange, WalPlan
 from pgkeep.errors import UsageError
 from pgkeep.postgres.wal_name import history_name, segment_name, segment_of
+from pgkeep.repository.wal_plan import SegmentRange, WalPlan
 
 SIZES = [1 << power for power in range(20, 31)]
 
@@ -70,3 +70,17 @@ def test_an_empty_plan_names_nothing() -> None:
 def test_a_malformed_plan_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         WalPlan.parse(text)
+
+
+def test_beyond_where_a_timeline_was_left_nothing_is_given() -> None:
+    plan = WalPlan.parse(
+        "000000010000000000000001-000000010000000000000004,00000003.history,"
+        "000000030000000000000004-000000030000000000000006"
+    )
+    assert plan.forbids("000000010000000000000005")
+    assert plan.forbids("000000020000000000000004")
+    assert plan.forbids("000000040000000000000006")
+    assert not plan.forbids("000000010000000000000004")
+    assert not plan.forbids("000000030000000000000007")
+    assert not plan.forbids("00000004.history")
+    assert not WalPlan().forbids("000000010000000000000005")

@@ -1,0 +1,219 @@
+"""Which WAL is stored, and how far one gets with it.
+
+Segments are told by their names alone, so a listing is all that is read: a million segments are
+16 TB of WAL, some 8 MB here, and a second of parsing. Timelines are told by the plain headers of
+history files, which are small and few.
+
+A name that PostgreSQL would not ask for, or that lies in the wrong folder, is nothing that anything
+depends on, and is passed over.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+from pgkeep.postgres.history import Ancestor, TimelineHistory
+from pgkeep.postgres.lsn import Lsn, Timeline
+from pgkeep.postgres.wal_name import (
+    WalKind,
+    check_segment_size,
+    parse_wal_name,
+    segment_name,
+    segment_number,
+)
+from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.wal import read_wal_header
+from pgkeep.seal.envelope import damaged
+
+_REQUESTS = 16
+_SEGMENT = re.compile(r"([0-9A-F]{8}[0-9A-F]{8})/\1[0-9A-F]{8}")
+_HISTORY = re.compile(r"(?!0{8})[0-9A-F]{8}\.history")
+_LOG_BYTES = 1 << 32
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Segments [first, last] (numbers) that are missing on a timeline between stored ones."""
+
+    timeline: int
+    first: str
+    last: str
+    segments: int
+
+
+@dataclass(frozen=True)
+class WalInventory:
+    """Which WAL is stored: segment numbers by timeline (sorted), partials, histories."""
+
+    segment_size: int
+    segments: Mapping[int, Sequence[int]]
+    partials: frozenset[str]
+    histories: Mapping[int, TimelineHistory]
+    stored_bytes: int
+
+    def has(self, timeline: int, segno: int) -> bool:
+        known = self.segments.get(timeline, ())
+        at = bisect_left(known, segno)
+        return at < len(known) and known[at] == segno
+
+    def run_end(self, timeline: int, segno: int) -> int | None:
+        """The last segment of the unbroken run on ``timeline`` that holds ``segno``."""
+        if not self.has(timeline, segno):
+            return None
+        known = self.segments[timeline]
+        low, high = bisect_left(known, segno), len(known) - 1
+        base = known[low] - low
+        while low < high:  # binary search: in an unbroken run, number - index is constant
+            middle = (low + high + 1) // 2
+            if known[middle] - middle == base:
+                low = middle
+            else:
+                high = middle - 1
+        return known[low]
+
+    def gaps(self) -> list[Gap]:
+        """Missing segments between stored ones, on each timeline."""
+        found = []
+        for timeline, known in sorted(self.segments.items()):
+            for before, after in pairwise(known):
+                if after != before + 1:
+                    found.append(
+                        Gap(
+                            timeline,
+                            segment_name(timeline, before + 1, self.segment_size),
+                            segment_name(timeline, after - 1, self.segment_size),
+                            after - before - 1,
+                        )
+                    )
+        return found
+
+    def history(self, timeline: int) -> TimelineHistory | None:
+        """The history of a timeline; None when it is needed and not stored."""
+        if timeline == 1:
+            return TimelineHistory.of_first()
+        return self.histories.get(timeline)
+
+    def path(self, history: TimelineHistory, start: Lsn) -> list[tuple[int, int, int | None]]:
+        """The segments on the way from ``start`` along a history: (timeline, first, last)
+        stretches.
+
+        The segment that holds a switch point is the child's, as PostgreSQL looks for it; the last
+        stretch has no end (None).
+        """
+        first = segment_number(start, self.segment_size)
+        stretches: list[tuple[int, int, int | None]] = []
+        for ancestor in history.ancestors:
+            if ancestor.end is None:
+                stretches.append((ancestor.timeline, first, None))
+            else:
+                beyond = segment_number(ancestor.end, self.segment_size)
+                if beyond > first:
+                    stretches.append((ancestor.timeline, first, beyond - 1))
+                    first = beyond
+        return stretches
+
+    def reach(self, history: TimelineHistory, start: Lsn) -> tuple[int, int] | None:
+        """The last (timeline, segment) reached from ``start`` without a gap; None if not even
+        that."""
+        reached = None
+        for timeline, first, last in self.path(history, start):
+            end = self.run_end(timeline, first)
+            if end is None:
+                break
+            reached = (timeline, end if last is None else min(end, last))
+            if last is not None and end < last:
+                break
+        return reached
+
+
+def read_inventory(repository: Repository, layout: Layout, segment_size: int) -> WalInventory:
+    """List the stored WAL, and read each history file's plain header. Raises ``DamagedObject``."""
+    per_log = _LOG_BYTES // check_segment_size(segment_size)
+    start = len(layout.wal)
+    segments: dict[str, array[int]] = {}
+    partials, stored = set(), 0
+    for info in repository.store.list(layout.wal):
+        stored += info.size_bytes
+        place = info.key[start:]
+        if _SEGMENT.fullmatch(place):
+            log, seg = int(place[8:16], 16), int(place[-8:], 16)
+            if seg < per_log:
+                segments.setdefault(place[:8], array("q")).append(log * per_log + seg)
+        elif place.endswith(".partial") and _is_partial(place):
+            partials.add(place[17:])
+    segments.pop("00000000", None)
+    return WalInventory(
+        segment_size,
+        {int(timeline, 16): _ascending(numbers) for timeline, numbers in segments.items()},
+        frozenset(partials),
+        read_histories(repository, layout),
+        stored,
+    )
+
+
+def read_histories(repository: Repository, layout: Layout) -> dict[int, TimelineHistory]:
+    """The histories of all timelines whose history file is stored.
+
+    Raises ``DamagedObject`` when one of them is unreadable: without it nobody can say which
+    timelines descend from which.
+    """
+    keys = [info.key for info in repository.store.list(layout.history)]
+    keys = [key for key in keys if _HISTORY.fullmatch(key[len(layout.history) :])]
+    if not keys:
+        return {}
+
+    def load(key: str) -> TimelineHistory:
+        header = read_wal_header(repository.store, key, repository.keyring)
+        try:
+            return _history(int(header.name[:8], 16), header.ancestors or [])
+        except (ValueError, OverflowError) as error:
+            raise damaged(key, f"its header's ancestors are malformed ({error})") from error
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return {int(history.timeline): history for history in pool.map(load, keys)}
+
+
+def _history(timeline: int, rows: Sequence[Sequence[object]]) -> TimelineHistory:
+    own, begin = Timeline(timeline), Lsn(0)
+    stretches: list[Ancestor] = []
+    for parent, switch in rows:
+        ancestor, end = Timeline(int(str(parent))), Lsn.parse(str(switch))
+        before = stretches[-1].timeline if stretches else 0
+        if not before < ancestor < own or end <= begin:
+            raise ValueError("they do not ascend")
+        stretches.append(Ancestor(ancestor, begin, end))
+        begin = end
+    return TimelineHistory(own, (*stretches, Ancestor(own, begin, None)))
+
+
+def _ascending(numbers: array[int]) -> array[int]:
+    # A listing ascends, and so do names of fixed width; a store that does not is set right.
+    if all(map(operator.lt, numbers, islice(numbers, 1, None))):
+        return numbers
+    return array("q", sorted(set(numbers)))
+
+
+def _is_partial(place: str) -> bool:
+    try:
+        name = parse_wal_name(place[17:])
+    except ValueError:
+        return False
+    return name.kind is WalKind.PARTIAL and place[:17] == f"{name.name[:16]}/"
+
+
+def timelines_after(histories: Mapping[int, TimelineHistory], timeline: int) -> list[int]:
+    """The timelines that descend from ``timeline``, itself first, ascending."""
+    children = [
+        number
+        for number, history in histories.items()
+        if any(a.timeline == timeline for a in history.ancestors[:-1])
+    ]
+    return [timeline, *sorted(children)]
