@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+
 from pgkeep.errors import ForeignWal
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.wal_scan import TRANSACTION_ENDS, WalEvent, WalEventKind, WalScanner
-
 from tests.factory import ServerFactory
 from tests.load import Load, prepare_pgbench
 from tests.server_user import run_as_server_user

@@ -33,7 +33,6 @@ from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan
 from pgkeep.restore.run import RestoreReport, plan_restore, run_restore
 from pgkeep.seal import age
 from pgkeep.storage import open_store
-
 from tests.factory import ServerFactory
 from tests.program import pgkeep_program
 from tests.server_user import server_user
@@ -48,6 +47,7 @@ class Site:
     def __init__(self, factory: ServerFactory, *, sealed: bool = True, **server: Any) -> None:
         self.factory = factory
         self.root = new_directory()
+        self.given_access: FetchAccess | None = None
         self.repository_path = self.root / "repo"
         self.url = f"file://{self.repository_path}"
         self.identity, public = age.generate_identity()
@@ -71,9 +71,7 @@ class Site:
     def repository(self) -> Repository:
         """Opened anew, with the identity."""
         unlock = Unlock([self.identity]) if self.sealed else Unlock()
-        return open_repository(
-            open_store(self.url), HostState(self.root / "state"), unlock=unlock
-        )
+        return open_repository(open_store(self.url), HostState(self.root / "state"), unlock=unlock)
 
     @property
     def layout(self) -> Layout:
@@ -99,8 +97,8 @@ class Site:
 
     @property
     def access(self) -> FetchAccess:
-        """How a restored server can call pgkeep here."""
-        return FetchAccess(
+        """How a restored server can call pgkeep here, unless a test has set it."""
+        return self.given_access or FetchAccess(
             (str(pgkeep_program()),),
             {"repo": self.url, "cluster": "main"},
             self.identity_file if self.sealed else None,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pgkeep.backup.run import BackupReport
 from pgkeep.restore.run import RestoreReport
-
 from tests.digest import Digest, assert_same_digest, cluster_digest
 from tests.load import Load, prepare_pgbench
 from tests.restore.site import Site
+from tests.restore.verifybackup import verify_backup
 from tests.server_user import run_as_server_user
 from tests.servers import PgServer
 
@@ -58,7 +58,7 @@ class Story:
         """Restore into a new directory, checked by ``pg_verifybackup`` before it is started."""
         self._number += 1
         report = self.site.restore(f"back {self._number}", **options)
-        verify(self.site.server, report.plan.options.into)
+        verify_backup(self.site.server.installation, report.plan.options.into)
         return report
 
     def recovered(self, report: RestoreReport) -> PgServer:
@@ -86,9 +86,3 @@ class Story:
 
     def _one(self, sql: str) -> str:
         return self.site.server.psql(sql)
-
-
-def verify(server: PgServer, path: Path) -> None:
-    """``pg_verifybackup -n`` finds nothing to say."""
-    done = run_as_server_user([server.program("pg_verifybackup"), "-n", path])
-    assert "successfully verified" in done.stdout, done.stdout + done.stderr

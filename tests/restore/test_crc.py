@@ -5,6 +5,7 @@ from __future__ import annotations
 import google_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pgkeep.restore import crc
 
 

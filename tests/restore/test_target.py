@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+
 from pgkeep.errors import UsageError
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.recovery import render_target_value

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from pgkeep.errors import NoSuchBackup, TargetNotReachable
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.recovery import RecoveryTarget
 from pgkeep.restore import target
 from pgkeep.restore.target import AskedTarget
 from pgkeep.units import from_utc_text
-
 from tests.restore.story import Story
 
 pytestmark = pytest.mark.end_to_end

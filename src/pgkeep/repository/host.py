@@ -78,7 +78,8 @@ class HostState:
         if pinned is None:
             self._folder_of(path)
             # Of two processes that see the repository for the first time, one pins it.
-            pinned = facts if write_once(path, _pin_text(facts)) else self._read(path) or facts
+            write_once(path, _pin_text(facts))
+            pinned = self._read(path) or {}
         if (pinned.get("id"), pinned.get("fingerprint")) != (repository_id, fingerprint):
             raise _changed(url, str(pinned.get("fingerprint")), fingerprint, str(path))
 
@@ -124,11 +125,13 @@ class HostState:
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         text = self._read_text(path)
+        if text is None:
+            return None
         try:
-            found = None if text is None else json.loads(text)
+            found = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise _local(path, f"{error}") from error
-        if found is not None and not isinstance(found, dict):
+        if not isinstance(found, dict):
             raise _local(path, "it holds no pin")
         return found
 
