@@ -165,6 +165,27 @@ def test_a_restored_copy_archives_nothing_until_it_is_made_the_original(site: Si
         assert any(window["timeline"] == 2 for window in windows["windows"]), windows
 
 
+@pytest.mark.parametrize("broken", ["/nonexistent/pgkeep", "/bin/false"])
+def test_a_server_whose_restore_command_is_broken_stops_instead_of_promoting(
+    site: Site, broken: str
+) -> None:
+    """Invariant 17: what PostgreSQL would take for the end of the archive is none."""
+    prepare_pgbench(site.server)
+    site.pgkeep("backup")
+    site.server.psql("CREATE TABLE after_the_backup AS SELECT 1 AS x")
+    site.server.wait_archived()
+    back = site.restored("--latest")
+    settings = back.pgdata / "postgresql.auto.conf"
+    text = settings.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("restore_command"))
+    command = line.index("'") + 1
+    options = line.index(" --config")
+    settings.write_text(text.replace(line, line[:command] + broken + line[options:]))
+    back.start(wait=False)
+    assert back.wait_exit() != 0
+    assert "selected new timeline" not in back.log_text()
+
+
 def test_nothing_in_a_sealed_repository_is_readable_without_the_identity(site: Site) -> None:
     """Invariant 24, over every stored byte."""
     site.server.psql(

@@ -35,7 +35,6 @@ from pgkeep.repository.wal import open_wal_object
 from pgkeep.seal import age
 from pgkeep.storage.interface import Store
 from pgkeep.storage.local import LocalStore
-
 from tests.backup.format_reader import ReadBackup
 from tests.factory import ServerFactory
 from tests.program import pgkeep_program
@@ -65,11 +64,11 @@ class Site:
         self.root = self.server.root
         self.repository_path = repository_path or self.root / "repo"
         self.store: Store = LocalStore(self.repository_path, create=True, directory_mode=0o777)
-        keys = {
-            "age": lambda: make_key_set([public], None),
-            "passphrase": lambda: make_key_set([], PASSPHRASE),
-            "none": lambda: None,
-        }[sealing]()
+        keys = None
+        if sealing == "age":
+            keys = make_key_set([public], None)
+        elif sealing == "passphrase":
+            keys = make_key_set([], PASSPHRASE)
         create_repository(self.store, keys, at=AT, by=BY)
         self.register(self.server.pgdata)
         self.config = self._write_config()

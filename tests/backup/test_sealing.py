@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -17,8 +18,9 @@ NAMES = [b"crown_jewels", b"pg_filenode.map", b"global/pg_control", b"postgresql
 
 
 def fill(site: Site) -> None:
-    site.server.psql("CREATE TABLE crown_jewels (b bytea); ALTER TABLE crown_jewels ALTER b "
-                     "SET STORAGE EXTERNAL")
+    site.server.psql(
+        "CREATE TABLE crown_jewels (b bytea); ALTER TABLE crown_jewels ALTER b SET STORAGE EXTERNAL"
+    )
     site.server.psql(f"INSERT INTO crown_jewels VALUES ('\\x{ROW.hex()}')")
     site.backup()
 
@@ -31,10 +33,8 @@ def visible(site: Site) -> bytes:
         found += [info.key.encode(), data]
         at = data.find(ZSTD)
         while at >= 0:
-            try:
+            with contextlib.suppress(zstandard.ZstdError):
                 found.append(zstandard.ZstdDecompressor().decompressobj().decompress(data[at:]))
-            except zstandard.ZstdError:
-                pass
             at = data.find(ZSTD, at + 1)
     return b"".join(found)
 

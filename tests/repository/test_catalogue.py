@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pgkeep.errors import DamagedObject, IdentityNeeded
+from pgkeep.errors import DamagedObject, FormatTooNew, IdentityNeeded
 from pgkeep.repository.catalogue import (
     Gap,
     is_complete,
     is_good,
     list_backups,
     load_manifest,
+    read_catalogue,
     read_inventory,
     recovery_windows,
 )
@@ -166,3 +167,59 @@ def test_a_timeline_without_its_history_file_has_no_window(repository: Repositor
     put_segment(repository, 1, 3)
     put_segment(repository, 2, 4)
     assert [timeline for timeline, _, _ in windows(repository)] == [1]
+
+
+def test_one_damaged_backup_does_not_hide_the_others(repository: Repository) -> None:
+    put_backup(repository, head("20261120T120000Z", "0/300028", "0/300100"))
+    put_backup(repository, head("20261121T120000Z", "0/400028", "0/400100"))
+    put_backup(repository, head("20261122T120000Z", "0/500028", "0/500100"))
+    keys = (LAYOUT.manifest("20261121T120000Z"), LAYOUT.manifest_copy("20261121T120000Z"))
+    damaged = bytearray(repository.store.get(keys[0]))
+    damaged[100] ^= 1
+    for key in keys:
+        repository.store.put(key, bytes(damaged))
+    catalogue = read_catalogue(repository, LAYOUT)
+    assert [backup.id for backup in catalogue.backups] == ["20261120T120000Z", "20261122T120000Z"]
+    (problem,) = catalogue.problems
+    assert problem.backup == "20261121T120000Z"
+    assert isinstance(problem.error, DamagedObject)
+    with pytest.raises(DamagedObject):
+        list_backups(repository, LAYOUT)
+
+
+def test_a_backup_of_a_newer_format_does_not_hide_the_others(repository: Repository) -> None:
+    put_backup(repository, head("20261120T120000Z", "0/300028", "0/300100"))
+    data = bytearray(repository.store.get(LAYOUT.manifest("20261120T120000Z")))
+    data[7] = 2
+    repository.store.put(LAYOUT.manifest("20261121T120000Z"), bytes(data))
+    catalogue = read_catalogue(repository, LAYOUT)
+    assert [backup.id for backup in catalogue.backups] == ["20261120T120000Z"]
+    assert [type(problem.error) for problem in catalogue.problems] == [FormatTooNew]
+
+
+def test_a_backup_that_is_deleted_while_we_list_is_no_problem(repository: Repository) -> None:
+    put_backup(repository, head("20261120T120000Z", "0/300028", "0/300100"))
+    put_backup(repository, head("20261121T120000Z", "0/400028", "0/400100"))
+    store = repository.store
+    plain = store.get_range
+
+    def deleting(key: str, start: int, length: int) -> bytes:
+        if key.endswith("20261121T120000Z"):
+            store.delete([key])
+        return plain(key, start, length)
+
+    store.get_range = deleting  # type: ignore[method-assign]
+    catalogue = read_catalogue(repository, LAYOUT)
+    assert [backup.id for backup in catalogue.backups] == ["20261120T120000Z"]
+    assert catalogue.problems == ()
+
+
+def test_a_damaged_last_segment_ends_the_window_before_itself(repository: Repository) -> None:
+    put_backup(repository, head("20261120T120000Z", "0/300028", "0/300100"))
+    for segno in (3, 4, 5):
+        put_segment(repository, 1, segno)
+    key = LAYOUT.wal_file("000000010000000000000005")
+    data = bytearray(repository.store.get(key))
+    data[60] ^= 1
+    repository.store.put(key, bytes(data))
+    assert windows(repository) == [(1, "000000010000000000000004", ("20261120T120000Z",))]

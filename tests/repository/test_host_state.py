@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path, folder: str) -> None
     (directory / folder).symlink_to(elsewhere)
     state = HostState(directory)
     secret, _ = age.generate_identity()
-    use = {
+    use: dict[str, Callable[[], object]] = {
         "keys": lambda: state.save_host_key("id", HostKey(ONE, secret)),
         "repositories": lambda: state.check_pin(URL, "id", ONE),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -191,10 +190,9 @@ def test_tablespaces_go_beside_the_copy_never_where_the_original_lives(site: Sit
 
 @pytest.mark.majors(15)
 def test_a_cluster_with_its_configuration_elsewhere_starts_from_the_directory_alone(
-    make_site: Callable[..., Site],
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Debian has it; the original's place is gone."""
-    site = make_site()
     server = site.server
     server.stop()
     etc = site.root / "etc"
@@ -210,9 +208,10 @@ def test_a_cluster_with_its_configuration_elsewhere_starts_from_the_directory_al
     (etc / "conf.d" / "a.conf").write_text("work_mem = '7MB'\n")
     for path in (etc, *etc.rglob("*")):
         server_user().own(path)
-    (server.pgdata / "postgresql.conf").symlink_to(etc / "postgresql.conf")
+    listening = server._listening()
+    place = f"config_file={etc}/postgresql.conf"
+    monkeypatch.setattr(server, "_listening", lambda: (*listening, "-c", place))
     server.start()
-    (server.pgdata / "postgresql.conf").unlink()
     prepared(site)
     server.stop()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgkeep.errors import AmbiguousTimeline, IdentityNeeded, TargetNotReachable
 from pgkeep.postgres.wal_name import segment_name
 from pgkeep.progress import Silent
-from pgkeep.repository.identity import Repository
+from pgkeep.repository.identity import Repository, make_keyring
 from pgkeep.repository.wal import build_wal_object
 from pgkeep.restore import target
 from pgkeep.restore.plan import Resolution, RestoreOptions
@@ -66,7 +67,7 @@ def _put(
     repository.store.put(kit.LAYOUT.wal_file(name), data)
 
 
-def put_backup(repository: Repository, hour: int, segment: int, **changes: object) -> str:
+def put_backup(repository: Repository, hour: int, segment: int, **changes: Any) -> str:
     """A backup that began and ended in one segment, at a full hour."""
     name = f"20261120T{hour:02d}0000Z"
     base = segment * MIB
@@ -190,7 +191,7 @@ class TestTimelines:
     ) -> None:
         put(repository, 3, 5, 6, pushed=at(15))
         for options in ({}, {"timeline": 3}):
-            with pytest.raises(TargetNotReachable, match="00000003.history"):
+            with pytest.raises(TargetNotReachable, match=r"00000003\.history"):
                 find(repository, **options)
         assert find(repository, timeline=2).timeline == 2
 
@@ -228,8 +229,6 @@ class TestTimelines:
 
 def test_without_the_identity_it_is_said_at_once(tmp_path: Path) -> None:
     sealed, _ = kit.make_repository(tmp_path, sealed=True)
-    from pgkeep.repository.identity import make_keyring
-
-    locked = replace(sealed, keyring=make_keyring(sealed.identity))
+    locked = sealed._replace(keyring=make_keyring(sealed.identity))
     with pytest.raises(IdentityNeeded):
         find(locked)

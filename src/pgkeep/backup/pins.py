@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pgkeep.backup.attempt import Attempt
-from pgkeep.errors import BackupError, DamagedObject
-from pgkeep.repository.record import build_record, parse_record
+from pgkeep.errors import BackupError
+from pgkeep.repository.record import build_record, member, parse_record
 from pgkeep.storage.interface import ObjectInfo
 from pgkeep.units import to_utc_text
 
@@ -70,19 +71,20 @@ class Pin:
 
     def _is_condemned(self) -> bool:
         """Whether the newest record that names a pack of this attempt condemns it."""
-        store, ours = self._attempt.repository.store, f"{self._attempt.layout.packs}"
-        prefix = f"{ours}{self._attempt.id}/"
+        store, layout = self._attempt.repository.store, self._attempt.layout
+        ours = f"{layout.packs}{self._attempt.id}/"
         condemned: set[str] = set()
-        for info in store.list(self._attempt.layout.admin("condemned")):
-            data = store.get(info.key)
-            try:
-                keys = parse_record(data, info.key, kind="condemned")["keys"]
-                condemned |= {key for key in keys if key.startswith(prefix)}
-            except DamagedObject:
-                keys = parse_record(data, info.key, kind="spared")["keys"]
-                condemned -= {*keys}
+        for info in store.list(layout.admin("condemned")):
+            kind, keys = _condemned_or_spared(store.get(info.key), info.key)
+            named = {key for key in keys if str(key).startswith(ours)}
+            condemned = condemned | named if kind == "condemned" else condemned - named
         return bool(condemned)
 
-    def _record(self, kind: str, members: dict[str, object]) -> bytes:
+    def _record(self, kind: str, members: dict[str, Any]) -> bytes:
         at = to_utc_text(datetime.now(UTC))
         return build_record(kind, members, at=at, by=dict(self._attempt.by()))
+
+
+def _condemned_or_spared(data: bytes, name: str) -> tuple[str, list[str]]:
+    kind = "spared" if b'"type": "spared"' in data.partition(b"\n")[0] else "condemned"
+    return kind, member(parse_record(data, name, kind=kind), "keys", list, name=name)

@@ -7,66 +7,39 @@ create the manifest, twice. Whatever happens before that leaves packs that nobod
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from pgkeep import __version__
+from pgkeep.backup.attempt import Attempt
+from pgkeep.backup.attempt import BackupOptions as BackupOptions
 from pgkeep.backup.copy import CopiedFile, Copier, CopyFormat
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackFiller, PackStream
+from pgkeep.backup.pins import Pin
 from pgkeep.backup.prepare import (
-    DataDirectory,
     boot_facts,
     find_data_directory,
     prove_data_directory,
     recorded_facts,
 )
 from pgkeep.backup.proof import check_archiving, wait_for_segments
+from pgkeep.backup.publish import publish
 from pgkeep.backup.reader import RUN_BYTES
 from pgkeep.backup.source import CONTROL_FILE, Source, SourceFile, outside_file, walk_data_directory
 from pgkeep.backup.throttle import RateLimit, lower_priority
-from pgkeep.errors import BackupError, ObjectExists
 from pgkeep.postgres.backup_session import BackupSession, StartedBackup, StoppedBackup
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.datadir import external_config_files, read_control_bytes
-from pgkeep.postgres.facts import ServerFacts
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.page import scan_pages
 from pgkeep.postgres.wal_name import segments_between
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.manifest import DATA_DIRECTORY, Head, ManifestBuilder, Tablespace
+from pgkeep.repository.manifest import DATA_DIRECTORY, Head, Tablespace
 from pgkeep.repository.map import Extent, FileMap
-from pgkeep.repository.record import build_record
 from pgkeep.repository.system import check_system
-from pgkeep.seal.keyring import PageHashKey
-from pgkeep.units import to_utc_text
-
-_PIN_SECONDS = 6 * 3600.0
-_NAME_ATTEMPTS = 60
-
-
-@dataclass(frozen=True)
-class BackupOptions:
-    """How a backup is to be made. ``rate_limit`` in bytes a second, ``archive_timeout`` in
-    seconds."""
-
-    cluster: str
-    jobs: int
-    level: int
-    host: str
-    pgdata: str | None = None
-    rate_limit: int | None = None
-    archive_timeout: float = 60.0
-    force_version: str | None = None
-    spread_checkpoint: bool = False
-    low_priority: bool = True
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,31 +49,6 @@ class BackupReport:
     head: Head
     failed: tuple[tuple[str, int], ...]
     left_out: tuple[str, ...]
-
-
-@dataclass
-class _Attempt:
-    """What one run knows so far."""
-
-    repository: Repository
-    layout: Layout
-    options: BackupOptions
-    progress: Progress
-    facts: ServerFacts
-    directory: DataDirectory
-    hash_key: PageHashKey
-    id: str = field(default_factory=lambda: os.urandom(16).hex())
-    began: float = field(default_factory=time.monotonic)
-    manifest: ManifestBuilder = field(default_factory=ManifestBuilder)
-    copy_seconds: float = 0.0
-
-    @property
-    def file_mode(self) -> int:
-        """What the server gives its files: its group may read them if it may read PG_VERSION."""
-        return 0o600 | (self.directory.path / "PG_VERSION").stat().st_mode & 0o040
-
-    def by(self) -> Mapping[str, Any]:
-        return {"host": self.options.host, "pid": os.getpid(), "version": __version__}
 
 
 def run_backup(
@@ -113,8 +61,8 @@ def run_backup(
     """Make a full backup; returns when both copies of its manifest are durable.
 
     Raises ``WrongDataDirectory``, ``ArchivingNotWorking``, ``UnknownSystem``, ``CopyRefused``,
-    ``StoreError``, ``ServerError``, ``LocalIOError``. After any of them there is no new backup,
-    unless it was the manifest's second copy that could not be stored.
+    ``StoreError``, ``ServerError``, ``LocalIOError``, ``BackupError``. After any of them there is
+    no new backup, unless it was the manifest's second copy that could not be stored.
     """
     facts = connection.server_facts()
     directory = find_data_directory(facts, options.pgdata, force_version=options.force_version)
@@ -122,7 +70,7 @@ def run_backup(
     check_archiving(facts)
     if options.low_priority:
         lower_priority()
-    attempt = _Attempt(
+    attempt = Attempt(
         repository,
         Layout(options.cluster, facts.system_identifier),
         options,
@@ -142,9 +90,9 @@ def run_backup(
         attempt.manifest.close()
 
 
-def _run(attempt: _Attempt, connection: ServerConnection) -> BackupReport:
-    pins = _Pins(attempt)
-    pins.renew()
+def _run(attempt: Attempt, connection: ServerConnection) -> BackupReport:
+    pin = Pin(attempt)
+    pin.renew()
     stream = PackStream(
         attempt.repository,
         attempt.layout,
@@ -158,22 +106,20 @@ def _run(attempt: _Attempt, connection: ServerConnection) -> BackupReport:
         with BackupSession(connection) as session:
             started = _start(attempt, session, connection)
             collector = MapCollector(stream, attempt.manifest, page_size=attempt.facts.block_size)
-            source = _copy(attempt, session, stream, collector, started, pins)
+            source = _copy(attempt, session, stream, collector, started, pin)
             stopped = _stop(attempt, session, stream, collector, started)
         for pack in stream.close():
             attempt.manifest.add_pack(pack)
         _describe(attempt, source)
-        _see_wal(attempt, connection, started, stopped, pins)
-        head = _publish(attempt, started, stopped)
+        _see_wal(attempt, connection, started, stopped, pin)
+        head = publish(attempt, started, stopped, pin=pin)
     except BaseException:
         stream.abort()
         raise
     return BackupReport(head, tuple(sorted(collector.failed)), tuple(source.left_out))
 
 
-def _start(
-    attempt: _Attempt, session: BackupSession, connection: ServerConnection
-) -> StartedBackup:
+def _start(attempt: Attempt, session: BackupSession, connection: ServerConnection) -> StartedBackup:
     attempt.progress.phase("waiting for a checkpoint")
     before = time.monotonic()
     started = session.start(f"pgkeep {attempt.id}", not attempt.options.spread_checkpoint)
@@ -189,12 +135,12 @@ def _start(
 
 
 def _copy(
-    attempt: _Attempt,
+    attempt: Attempt,
     session: BackupSession,
     stream: PackStream,
     collector: MapCollector,
     started: StartedBackup,
-    pins: _Pins,
+    pin: Pin,
 ) -> Source:
     facts, pgdata = attempt.facts, attempt.directory.path
     source = walk_data_directory(
@@ -224,7 +170,7 @@ def _copy(
 
     def keepalive() -> None:
         session.keepalive()
-        pins.renew()
+        pin.renew()
 
     copier.copy(files, done=collector.add, keepalive=keepalive)
     attempt.copy_seconds = time.monotonic() - before
@@ -232,7 +178,7 @@ def _copy(
 
 
 def _stop(
-    attempt: _Attempt,
+    attempt: Attempt,
     session: BackupSession,
     stream: PackStream,
     collector: MapCollector,
@@ -257,7 +203,7 @@ def _stop(
     return stopped
 
 
-def _made_file(attempt: _Attempt, filler: PackFiller, path: str, content: bytes) -> CopiedFile:
+def _made_file(attempt: Attempt, filler: PackFiller, path: str, content: bytes) -> CopiedFile:
     """A file whose content does not come from the copy."""
     size = attempt.facts.block_size
     scan = scan_pages(content, key=attempt.hash_key.key, page_size=size, verify=False)
@@ -269,7 +215,7 @@ def _made_file(attempt: _Attempt, filler: PackFiller, path: str, content: bytes)
     return CopiedFile(file, FileMap(path, len(content), [frame], [Extent(0, pages, 0, 0)]), ())
 
 
-def _describe(attempt: _Attempt, source: Source) -> None:
+def _describe(attempt: Attempt, source: Source) -> None:
     """Everything of the manifest's body but files and packs."""
     manifest = attempt.manifest
     for path, mode in source.directories.items():
@@ -284,84 +230,23 @@ def _describe(attempt: _Attempt, source: Source) -> None:
 
 
 def _see_wal(
-    attempt: _Attempt,
+    attempt: Attempt,
     connection: ServerConnection,
     started: StartedBackup,
     stopped: StoppedBackup,
-    pins: _Pins,
+    pin: Pin,
 ) -> None:
     attempt.progress.phase("waiting for the backup's last WAL to arrive")
-    _wait(attempt, connection, _segments(attempt, started, stopped.stop_lsn), pins.renew)
+    _wait(attempt, connection, _segments(attempt, started, stopped.stop_lsn), pin.renew)
 
 
-def _publish(attempt: _Attempt, started: StartedBackup, stopped: StoppedBackup) -> Head:
-    """Create both copies of the manifest, under the first free name."""
-    store, layout = attempt.repository.store, attempt.layout
-    head = _head(attempt, started, stopped)
-    moment = started.started_at.astimezone(UTC)
-    for _ in range(_NAME_ATTEMPTS):
-        head = replace(head, backup=f"{moment:%Y%m%dT%H%M%SZ}")
-        moment += timedelta(seconds=1)
-        if store.exists(layout.manifest_copy(head.backup)):
-            continue
-        if store.exists(layout.voids + head.backup):
-            continue
-        data = attempt.manifest.build(attempt.repository.keyring, head)
-        try:
-            store.put(layout.manifest(head.backup), data, if_absent=True)
-        except ObjectExists:
-            continue
-        store.put(layout.manifest_copy(head.backup), data, if_absent=True)
-        return head
-    raise BackupError(
-        f"No free name was found for the backup of {attempt.options.cluster}.",
-        why=f"All {_NAME_ATTEMPTS} seconds from its start on are taken.",
-        remedy="Do not start so many backups at once.",
-    )
-
-
-def _head(attempt: _Attempt, started: StartedBackup, stopped: StoppedBackup) -> Head:
-    files, size, failed = attempt.manifest.totals()
-    facts = attempt.facts
-    return Head(
-        backup="",
-        attempt=attempt.id,
-        cluster=attempt.options.cluster,
-        system_identifier=str(facts.system_identifier),
-        kind="full",
-        parent=None,
-        started=to_utc_text(started.started_at),
-        ended=to_utc_text(stopped.stopped_at),
-        start_lsn=str(started.start_lsn),
-        stop_lsn=str(stopped.stop_lsn),
-        timeline=int(started.timeline),
-        wal_segment_size=facts.wal_segment_size,
-        page_size=facts.block_size,
-        checksums=facts.data_checksums,
-        postgres=facts.version,
-        postgres_major=facts.major,
-        files=files,
-        database_bytes=size,
-        added_bytes=attempt.manifest.stored_bytes,
-        stored_bytes=attempt.manifest.stored_bytes,
-        failed_pages=failed,
-        from_standby=started.from_standby,
-        host=attempt.options.host,
-        level=attempt.options.level,
-        note=attempt.options.note,
-        copy_seconds=round(attempt.copy_seconds, 3),
-        total_seconds=round(time.monotonic() - attempt.began, 3),
-        pgkeep=__version__,
-    )
-
-
-def _segments(attempt: _Attempt, started: StartedBackup, stop: Lsn) -> list[str]:
+def _segments(attempt: Attempt, started: StartedBackup, stop: Lsn) -> list[str]:
     size = attempt.facts.wal_segment_size
     return list(segments_between(started.start_lsn, stop, started.timeline, size))
 
 
 def _wait(
-    attempt: _Attempt,
+    attempt: Attempt,
     connection: ServerConnection,
     names: list[str],
     keepalive: Callable[[], None],
@@ -374,25 +259,3 @@ def _wait(
         connection=connection,
         keepalive=keepalive,
     )
-
-
-class _Pins:
-    """The pin that keeps this attempt's packs from being swept: made first, renewed in time."""
-
-    def __init__(self, attempt: _Attempt) -> None:
-        self._attempt = attempt
-        self._number = 0
-        self._renewed = 0.0
-
-    def renew(self) -> None:
-        """Create the pin's next number when the last one is getting old."""
-        now = time.monotonic()
-        if self._number and now - self._renewed < _PIN_SECONDS:
-            return
-        self._number += 1
-        members = {"attempt": self._attempt.id, "purpose": "backup", "backup": None}
-        at = to_utc_text(datetime.now(UTC))
-        record = build_record("pin", members, at=at, by=dict(self._attempt.by()))
-        key = self._attempt.layout.pin(self._attempt.id, self._number)
-        self._attempt.repository.store.put(key, record, if_absent=True)
-        self._renewed = now

@@ -7,6 +7,10 @@ The server understands exit codes only, and gives them a meaning of its own:
 * ``wal-fetch``: 1 ends recovery (on a standby it means: later), 200 stops the server. So 1 is said
   of a file that is positively absent and, where that does no harm, of any failure.
 
+A Python that cannot start, or does not find this package, says 1 too. So the restore command
+that ``restore`` writes asks for another code with ``--absent-exit``, and its shell makes 1 of that
+and 200 of all else.
+
 Whatever happens in here ends in one of these codes, a bug and a lack of memory included. Signals
 keep their default effect, since the server judges by it whether it was a shutdown.
 """
@@ -29,7 +33,7 @@ _VALUES = {
     "wal-push": ("--config", "--repo", "--cluster", "--pgdata", "--progress"),
     "wal-fetch": (
         *("--config", "--repo", "--cluster", "--pgdata", "--progress"),
-        *("--plan", "--retry-seconds"),
+        *("--plan", "--retry-seconds", "--absent-exit"),
     ),
 }
 _SWITCHES = {"--json": "--json", "-v": "--verbose", "--verbose": "--verbose"}
@@ -125,8 +129,17 @@ def _fetch_code(error: BaseException, argv: Sequence[str]) -> int:
 
     histories = [word for word in argv if word.endswith(".history")]
     if isinstance(error, WalNotFound) or may_be_denied("", histories[0] if histories else ""):
-        return EXIT_ABSENT
+        return absent_exit(argv)
     return EXIT_FATAL
+
+
+def absent_exit(argv: Sequence[str]) -> int:
+    """The exit code that says "absent": 1, unless the caller asked for another one."""
+    for word in argv:
+        name, _, value = word.partition("=")
+        if name == "--absent-exit" and value.isdecimal() and 0 < int(value) < _MOST_FOR_PUSH:
+            return int(value)
+    return EXIT_ABSENT
 
 
 def _report(argv: Sequence[str], error: BaseException, code: int) -> None:

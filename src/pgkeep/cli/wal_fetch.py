@@ -60,7 +60,8 @@ class _Fetch:
         self._name, self._target = options.files
         self._soon = may_be_denied("", self._name)
         watched = self._soon and not options.has("prefetch")
-        self._watchdog = _Watchdog(options.started) if watched else None
+        code = int(options.value("absent-exit") or 1)
+        self._watchdog = _Watchdog(options.started, code=code) if watched else None
         self._settings = read_settings(options)
         pgdata = find_data_directory(self._target, configured=self._settings.pgdata)
         self._cluster = read_cluster(pgdata)
@@ -219,10 +220,13 @@ def _leave_after(pgdata: str) -> None:
 
 
 class _Watchdog:
-    """Ends this process with 1 when a store does not answer in time, where 1 does no harm."""
+    """Ends this process with "absent" when a store does not answer in time, where it does no harm.
 
-    def __init__(self, started: float) -> None:
-        self._until = started + _SOON_SECONDS
+    ``code`` is the exit code that says so.
+    """
+
+    def __init__(self, started: float, *, code: int) -> None:
+        self._until, self._code = started + _SOON_SECONDS, code
         threading.Thread(target=self._watch, daemon=True).start()
 
     def expect(self, size_bytes: int) -> None:
@@ -234,4 +238,4 @@ class _Watchdog:
         while (left := self._until - time.monotonic()) > 0:
             time.sleep(left)
         os.write(2, b"wal-fetch: The store does not answer. The server will ask again.\n")
-        os._exit(1)
+        os._exit(self._code)

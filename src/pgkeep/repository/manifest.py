@@ -272,13 +272,14 @@ def parse_manifest(data: bytes, key: str, keyring: Keyring) -> Manifest:
         body += piece
         if len(body) > _MAX_BODY:
             raise envelope.damaged(key, "its body is impossibly large")
+    if not body:
+        raise envelope.damaged(key, "it has no body")
     database = sqlite3.connect(":memory:", check_same_thread=False)
     try:
-        # Deserialising wants bytes or a view of them, and makes a copy of its own.
-        database.deserialize(body)
+        database.deserialize(body)  # which makes a copy of its own
         del body
         check_body(database, key)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         database.close()
         raise envelope.damaged(key, f"its body is not a sound database ({error})") from error
     except BaseException:

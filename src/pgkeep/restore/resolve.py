@@ -163,7 +163,7 @@ class _Resolver:
             if backup not in complete:
                 self._skip_incomplete(backup)
         if not complete:
-            self._no_backup(f"no backup leads to timeline {history.timeline} with all its WAL")
+            self._no_backup(f"no backup leads to timeline {int(history.timeline)} with all its WAL")
         return complete
 
     def _skip_incomplete(self, backup: Backup) -> None:
@@ -177,7 +177,7 @@ class _Resolver:
 
     def _not_on(self, history: TimelineHistory, backup: Backup) -> NoReturn:
         raise TargetNotReachable(
-            f"Backup {backup.id} is not on the way to timeline {history.timeline}.",
+            f"Backup {backup.id} is not on the way to timeline {int(history.timeline)}.",
             why=f"It ended at {backup.head.stop_lsn} on timeline {backup.head.timeline}.",
             remedy=f"Give --timeline {backup.head.timeline}, or leave --backup out.",
         )
@@ -318,7 +318,7 @@ class _Resolver:
         raise TargetNotReachable(
             f"Cannot restore to {describe_target(self._target)}: it is not in the stored WAL.",
             why=f"WAL was searched from the end of backup {first.id} ({first.head.stop_lsn}) up to "
-            f"{last}, along timeline {history.timeline}.",
+            f"{last}, along timeline {int(history.timeline)}.",
             remedy="Check the number or name, and whether --timeline is the right one; or restore "
             "to a moment with --time.",
         )

@@ -31,6 +31,7 @@ COPIED_RESTORE_COMMAND = (
     f"grep -qxF %f {COPIED_WAL_DIRECTORY}/{LIST_FILE}; "
     f"case $? in 0) cp {COPIED_WAL_DIRECTORY}/%f %p || exit 200;; 1) exit 1;; *) exit 200;; esac"
 )
+ABSENT_EXIT = 100
 COPIED_END_COMMAND = f"rm -rf {COPIED_WAL_DIRECTORY}"
 FETCH_END_COMMAND = f"rm -rf {FETCH_CONFIG} {FETCH_STATE}"
 
@@ -45,10 +46,18 @@ _DEFAULT_LIMITS = {
 
 
 def fetch_command(into: Path, access: FetchAccess, plan: RestorePlan) -> str:
-    """The restore command that calls pgkeep, as it stands in the setting (percent signs double)."""
+    """The restore command that calls pgkeep, as it stands in the setting (percent signs double).
+
+    PostgreSQL takes any code from 1 to 125 for "not in the archive" and ends recovery. A Python
+    that fails to start says 1, and a shell that does not find it 127. So pgkeep says "absent" with
+    a code of its own, and all that is not success becomes 200, which stops the server instead.
+    """
     words = [*access.program, "--config", str(into / FETCH_CONFIG), "wal-fetch"]
     quoted = " ".join(shlex.quote(word) for word in words).replace("%", "%%")
-    return f"{quoted} %f %p --plan {plan.resolution.wal}"
+    return (
+        f"{quoted} %f %p --plan {plan.resolution.wal} --absent-exit={ABSENT_EXIT}; "
+        f"case $? in 0) exit 0;; {ABSENT_EXIT}) exit 1;; *) exit 200;; esac"
+    )
 
 
 def write_fetch_config(extras: Extras, access: FetchAccess) -> None:

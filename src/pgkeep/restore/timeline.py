@@ -53,7 +53,7 @@ def choose_timeline(reader: WalReader, inventory: WalInventory, newest: Backup) 
     shown = "; ".join(map(_describe, live))
     raise AmbiguousTimeline(
         f"Several timelines may be meant: {', '.join(str(b.timeline) for b in live)}.",
-        why=f"{shown}.",
+        why=f"{shown[0].upper()}{shown[1:]}.",
         remedy="Say which one with --timeline N.",
         timelines=[branch.timeline for branch in live],
     )
@@ -99,7 +99,7 @@ def _branch(reader: WalReader, inventory: WalInventory, timeline: int) -> Branch
         key = reader.layout.wal_file(history_name(timeline))
         born = from_utc_text(read_wal_header(repository.store, key, repository.keyring).pushed)
         parent = history.ancestors[-2]
-        forked = f"which left timeline {parent.timeline} at {parent.end}"
+        forked = f"which left timeline {int(parent.timeline)} at {parent.end}"
     numbers = inventory.segments.get(timeline)
     if not numbers:
         return Branch(timeline, born, forked, None, None)

@@ -20,6 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("set by pgkeep restore")
     group.add_argument("--plan", metavar="PLAN", help="the files that the restore relies on")
     group.add_argument("--retry-seconds", metavar="N", help="how long to try a store that fails")
+    group.add_argument("--absent-exit", metavar="N", help="exit code that says absent (1)")
 
 
 def run(context: Context, args: Namespace) -> int:
@@ -28,7 +29,11 @@ def run(context: Context, args: Namespace) -> int:
 
     options = [
         f"{option}={value}"
-        for option, value in (("--plan", args.plan), ("--retry-seconds", args.retry_seconds))
+        for option, value in (
+            ("--plan", args.plan),
+            ("--retry-seconds", args.retry_seconds),
+            ("--absent-exit", args.absent_exit),
+        )
         if value
     ]
     return main(["wal-fetch", *common_options(args), *options, args.name, args.path])
