@@ -10,7 +10,8 @@ import pytest
 
 from pgkeep.errors import ForeignWal
 from pgkeep.postgres.lsn import Lsn
-from pgkeep.postgres.wal_scan import TRANSACTION_ENDS, WalEvent, WalEventKind, WalScanner
+from pgkeep.postgres.wal_record import TRANSACTION_ENDS, WalEvent, WalEventKind
+from pgkeep.postgres.wal_scan import WalScanner
 from tests.factory import ServerFactory
 from tests.load import Load, prepare_pgbench
 from tests.server_user import run_as_server_user

@@ -22,6 +22,7 @@ from pgkeep.repository.identity import (
     open_secret,
     read_identity,
     read_keys,
+    read_repository_id,
 )
 from pgkeep.repository.pack import PackInfo, PackWriter, read_index
 from pgkeep.repository.record import build_record, parse_record, publish
@@ -272,6 +273,9 @@ def test_a_malformed_identity_is_damage(changes: dict[str, Any]) -> None:
     store.put(layout.IDENTITY, build_record("repository", members | changes, at=AT, by=BY))
     with pytest.raises(DamagedObject):
         read_identity(store)
+    if "id" in changes:
+        with pytest.raises(DamagedObject):
+            read_repository_id(store)
 
 
 def test_secrets_that_are_garbage_are_an_error_of_ours(tmp_path: Path) -> None:

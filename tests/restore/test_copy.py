@@ -11,6 +11,7 @@ import pytest
 
 from pgkeep.errors import DirectoryNotEmpty, RestoreError, UsageError
 from pgkeep.progress import Silent
+from pgkeep.restore import target
 from pgkeep.restore.plan import FetchAccess
 from pgkeep.restore.run import run_restore
 from tests.program import pgkeep_program
@@ -49,8 +50,11 @@ def test_a_copy_archives_nothing_until_it_is_adopted(site: Site, wal: str) -> No
     assert not (into / "pgkeep.restore.toml").exists()
 
     segment = next(path for path in (into / "pg_wal").iterdir() if len(path.name) == 24)
-    push = [pgkeep_program(), "--config", site.config, "wal-push", f"pg_wal/{segment.name}"]
-    refused = run_as_server_user(push, check=False, cwd=into)
+    refused = run_as_server_user(
+        [pgkeep_program(), "--config", site.config, "wal-push", f"pg_wal/{segment.name}"],
+        check=False,
+        cwd=into,
+    )
     assert refused.returncode == 33, refused.stderr
     assert "copy" in refused.stderr
     assert site.stored_wal() == before
@@ -188,6 +192,25 @@ def test_tablespaces_go_beside_the_copy_never_where_the_original_lives(site: Sit
         site.plan("third", tablespaces={"slow": "/x"})
 
 
+def test_a_tablespace_made_after_the_backup_is_not_recovered_into_the_living_one(
+    site: Site,
+) -> None:
+    """Replay would make it where the original has it, and write there."""
+    prepared(site)
+    live = site.root / "later"
+    live.mkdir(0o700)
+    server_user().own(live)
+    site.server.psql(f"CREATE TABLESPACE later LOCATION '{live}'")
+    site.server.psql("CREATE TABLE l TABLESPACE later AS SELECT 1 AS a")
+    site.server.wait_archived()
+    with pytest.raises(RestoreError, match="exists on this machine") as caught:
+        site.plan()
+    assert str(live) in caught.value.what
+    site.plan(target=target.immediate())
+    site.backup()
+    site.plan()
+
+
 @pytest.mark.majors(15)
 def test_a_cluster_with_its_configuration_elsewhere_starts_from_the_directory_alone(
     site: Site, monkeypatch: pytest.MonkeyPatch
@@ -210,7 +233,9 @@ def test_a_cluster_with_its_configuration_elsewhere_starts_from_the_directory_al
         server_user().own(path)
     listening = server._listening()
     place = f"config_file={etc}/postgresql.conf"
-    monkeypatch.setattr(server, "_listening", lambda: (*listening, "-c", place))
+    # A limit that stands on the command line only must be raised in the copy.
+    more = ("-c", place, "-c", "max_connections=77")
+    monkeypatch.setattr(server, "_listening", lambda: (*listening, *more))
     server.start()
     prepared(site)
     server.stop()
@@ -222,6 +247,7 @@ def test_a_cluster_with_its_configuration_elsewhere_starts_from_the_directory_al
     copy = site.recovered(report)
     assert copy.psql("SELECT count(*) FROM t") == "1001"
     assert copy.psql("SHOW work_mem") == "7MB"
+    assert copy.psql("SHOW max_connections") == "77"
     assert copy.psql("SHOW data_directory") == str(into)
     assert copy.psql("SHOW hba_file") == f"{into}/pg_hba.conf"
     assert list((into / "pgkeep.config").rglob("a.conf"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -73,14 +73,15 @@ def test_other_targets_are_checked_too() -> None:
     assert target.at_lsn("16/B374D848", inclusive=False).target.value == Lsn.parse("16/B374D848")
     assert target.at_xid("731", inclusive=True).target.value == 731
     assert target.at_name("before the move").target.value == "before the move"
-    for wrong in (
+    wrong_ones: list[Callable[[], object]] = [
         lambda: target.at_lsn("0/0", inclusive=True),
         lambda: target.at_lsn("16B374D848", inclusive=True),
         lambda: target.at_xid("2", inclusive=True),
         lambda: target.at_xid("x", inclusive=True),
         lambda: target.at_name(""),
         lambda: target.at_name("x" * 64),
-    ):
+    ]
+    for wrong in wrong_ones:
         with pytest.raises(UsageError):
             wrong()
 

@@ -19,7 +19,7 @@ from pgkeep.repository.pack import BUFFER_BYTES, PackInfo, PackWriter
 from pgkeep.seal.envelope import FrameRef
 from pgkeep.seal.keyring import PageHashKey
 
-_SPARE_BUFFERS = 1  # one pack is stored while all workers fill theirs
+_SPARE_BUFFERS = 2  # with one, workers that finish at the same moment wait for the disk
 _INDEX_BYTES = 2 << 20
 
 

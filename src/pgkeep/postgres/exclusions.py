@@ -66,6 +66,7 @@ _AT_TOP = frozenset(
         COPIED_WAL_DIRECTORY,
     }
 )
+_OURS = "pgkeep."  # what a restore added for its own recovery
 _TEMPORARY_PREFIX = "pgsql_tmp"  # PG_TEMP_FILE_PREFIX, files and folders alike
 _RELATION_CACHE = "pg_internal.init"  # RELCACHE_INIT_FILENAME, with any suffix
 
@@ -91,7 +92,7 @@ class Exclusions:
         if name in _AT_ANY_DEPTH or name.startswith((_TEMPORARY_PREFIX, _RELATION_CACHE)):
             return True
         if not parent:
-            return name in _AT_TOP or name.endswith(".auto.conf.tmp")
+            return name in _AT_TOP or name.startswith(_OURS) or name.endswith(".auto.conf.tmp")
         return is_temporary_relation(name) and is_database_directory(parent)
 
     def unlogged(self, names: Iterable[str]) -> set[str]:

@@ -97,21 +97,17 @@ def create_repository(
 
 def read_identity(store: Store) -> RepositoryIdentity:
     """Read who the repository is. Raises ``NoRepository``, ``DamagedObject``, ``FormatTooNew``."""
-    try:
-        data = store.get(layout.IDENTITY)
-    except ObjectNotFound as error:
-        raise NoRepository(
-            f"There is no pgkeep repository at {store.url}.",
-            remedy="Check PGKEEP_REPO, or make one with: pgkeep init",
-        ) from error
-    members = parse_record(data, layout.IDENTITY, kind="repository")
-    # The id becomes the name of a local file: it must be what it should be.
-    repository_id = _hexadecimal(members, "id", 32)
+    members, repository_id = _read_own_record(store)
     sealing = member(members, "sealing", str, name=layout.IDENTITY)
     if sealing not in ("age", "none"):
         raise DamagedObject(f"{layout.IDENTITY} names an unknown way of sealing, {sealing[:20]!r}.")
     keys = read_keys(store, repository_id) if sealing == "age" else None
     return RepositoryIdentity(repository_id, sealing, _hexadecimal(members, "hash_salt", 64), keys)
+
+
+def read_repository_id(store: Store) -> str:
+    """The id alone, 32 hexadecimal digits, with one request. Raises as :func:`read_identity`."""
+    return _read_own_record(store)[1]
 
 
 def read_keys(store: Store, repository_id: str | None = None) -> KeySet:
@@ -212,6 +208,19 @@ def open_repository(store: Store, host: HostState, *, unlock: Unlock | None = No
     host.check_pin(store.url, identity.id, identity.fingerprint)
     keyring = make_keyring(identity, host_key=host.host_key(identity.id), unlock=unlock)
     return Repository(store, identity, keyring)
+
+
+def _read_own_record(store: Store) -> tuple[dict[str, Any], str]:
+    try:
+        data = store.get(layout.IDENTITY)
+    except ObjectNotFound as error:
+        raise NoRepository(
+            f"There is no pgkeep repository at {store.url}.",
+            remedy="Check PGKEEP_REPO, or make one with: pgkeep init",
+        ) from error
+    members = parse_record(data, layout.IDENTITY, kind="repository")
+    # The id becomes the name of a local file: it must be what it should be.
+    return members, _hexadecimal(members, "id", 32)
 
 
 def _newest_keys(store: Store, repository_id: str) -> tuple[dict[str, Any], str]:

@@ -21,7 +21,7 @@ from pgkeep.postgres.history import TimelineHistory
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.recovery import RecoveryTarget
 from pgkeep.postgres.wal_name import previous_segment_number
-from pgkeep.postgres.wal_scan import TRANSACTION_ENDS, WalEvent, WalEventKind
+from pgkeep.postgres.wal_record import TRANSACTION_ENDS, WalEvent, WalEventKind
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import (
     Backup,
@@ -32,11 +32,12 @@ from pgkeep.repository.catalogue import (
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.wal_inventory import WalInventory, read_inventory
-from pgkeep.restore.plan import Resolution, RestoreOptions, describe_target, show_moment_exactly
+from pgkeep.restore.plan import Resolution, RestoreOptions, show_moment_exactly
+from pgkeep.restore.refusal import beyond_the_end, missing_wal, no_backup, not_in_wal
 from pgkeep.restore.search import WalReader, find_event, look_at_tail
 from pgkeep.restore.timeline import choose_timeline, read_timeline
-from pgkeep.restore.way import Hole, Way
-from pgkeep.units import from_utc_text, show_moment
+from pgkeep.restore.way import Way
+from pgkeep.units import from_utc_text
 
 
 class _Found(NamedTuple):
@@ -163,7 +164,8 @@ class _Resolver:
             if backup not in complete:
                 self._skip_incomplete(backup)
         if not complete:
-            self._no_backup(f"no backup leads to timeline {int(history.timeline)} with all its WAL")
+            why = f"no backup leads to timeline {int(history.timeline)} with all its WAL"
+            raise no_backup(self._target, why)
         return complete
 
     def _skip_incomplete(self, backup: Backup) -> None:
@@ -201,7 +203,7 @@ class _Resolver:
         backup = self._pick(usable)
         way = self._way(history, backup)
         if way.hole is not None:
-            self._refuse_hole(way, way.hole, usable)
+            raise missing_wal(self._reader, self._target, way, way.hole, usable)
         end = len(way.segments) - 1
         if self._options.action != "promote":
             # The server takes an action only at a target, so the end becomes one.
@@ -222,9 +224,10 @@ class _Resolver:
         before = [backup for backup in usable if backup.ended <= moment]
         if not before:
             first = usable[0].ended
-            self._no_backup(
+            raise no_backup(
+                self._target,
                 f"the first backup on the way ended at {show_moment_exactly(first)}",
-                f"The nearest moment that can be reached: {show_moment_exactly(first)}.",
+                nearest=f"The nearest moment that can be reached: {show_moment_exactly(first)}.",
             )
         backup = self._pick(before)
         way = self._way(history, backup)
@@ -232,7 +235,7 @@ class _Resolver:
         if found is not None:
             return backup, way, found
         if way.hole is not None:
-            self._refuse_hole(way, way.hole, usable)
+            raise missing_wal(self._reader, self._target, way, way.hole, usable)
         at_end = self._at_end(way, backup)
         note = "is later than the last commit that is stored: restoring to the end"
         return backup, way, at_end._replace(notes=(f"{show_moment_exactly(moment)} {note}",))
@@ -266,9 +269,10 @@ class _Resolver:
         before = [backup for backup in usable if backup.stop_lsn <= lsn]
         if not before:
             first = usable[0]
-            self._no_backup(
+            raise no_backup(
+                self._target,
                 f"the first backup on the way ended at {first.head.stop_lsn}",
-                f"The nearest position that can be reached: {first.head.stop_lsn}.",
+                nearest=f"The nearest position that can be reached: {first.head.stop_lsn}.",
             )
         backup = self._pick(before)
         way = self._way(history, backup)
@@ -282,49 +286,43 @@ class _Resolver:
         before_lsn = previous_segment_number(lsn, way.segment_size)
         if end is None and before_lsn != way.segments[-1].number:
             if way.hole is not None:
-                self._refuse_hole(way, way.hole, usable)
-            self._refuse_beyond(way, f"the last record is at {tail.last_record}")
+                raise missing_wal(self._reader, self._target, way, way.hole, usable)
+            raise beyond_the_end(self._target, way, self._closed(way, last), tail.last_record)
         found = self._at_end(way, backup)
-        return (
-            backup,
-            way,
-            found._replace(
-                notes=(
-                    f"{Lsn(lsn)} lies behind the last record that is stored: restoring to the end",
-                )
-            ),
-        )
+        note = f"{Lsn(lsn)} lies behind the last record that is stored: restoring to the end"
+        return backup, way, found._replace(notes=(note,))
 
     def _event(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
-        """A transaction or a restore point: searched from the newest backup, then before it."""
+        """A transaction or a restore point: searched from the newest backup, then before it.
+
+        Recovery stops at the first such record it meets. If that comes before the backup is
+        consistent, the backup is of no use here, and an older one is.
+        """
         wanted = self._wanted_event()
-        way = self._way(history, usable[-1])
-        limit: int | None = None
+        beyond: int | None = None
         for backup in reversed(usable):
             way = self._way(history, backup)
-            begin, stop = self._stop_index(way, backup), backup.stop_lsn
-            end = len(way.segments) if limit is None else (way.index_of(limit) or 0) + 2
-            event = find_event(self._reader, way.segments[begin:end], _from_position(stop, wanted))
-            if event is not None:
-                chosen = self._good_before(usable, backup)
-                way = self._way(history, chosen)
-                index = self._index_after(way, event.lsn)
-                return chosen, way, _Found(index, self._target, event.time)
-            limit = way.number_of(backup.stop_lsn)
-        first = usable[0]
-        last = way.name(self._way(history, usable[-1]).segments[-1])
-        if way.hole is not None:
-            self._refuse_hole(self._way(history, usable[-1]), way.hole, usable)
-        raise TargetNotReachable(
-            f"Cannot restore to {describe_target(self._target)}: it is not in the stored WAL.",
-            why=f"WAL was searched from the end of backup {first.id} ({first.head.stop_lsn}) up to "
-            f"{last}, along timeline {int(history.timeline)}.",
-            remedy="Check the number or name, and whether --timeline is the right one; or restore "
-            "to a moment with --time.",
-        )
+            end = len(way.segments) if beyond is None else (way.index_of(beyond) or 0) + 2
+            event = find_event(
+                self._reader, way.segments[:end], _from_position(backup.start_lsn, wanted)
+            )
+            if event is not None and event.lsn >= backup.stop_lsn:
+                return self._with_good_backup(history, usable, backup, event)
+            beyond = way.number_of(backup.stop_lsn)
+        newest = self._way(history, usable[-1])
+        if newest.hole is not None:
+            raise missing_wal(self._reader, self._target, newest, newest.hole, usable)
+        raise not_in_wal(self._target, usable[0], newest)
 
-    def _good_before(self, usable: list[Backup], backup: Backup) -> Backup:
-        return self._pick(usable[: usable.index(backup) + 1])
+    def _with_good_backup(
+        self, history: TimelineHistory, usable: list[Backup], backup: Backup, event: WalEvent
+    ) -> tuple[Backup, Way, _Found]:
+        chosen = self._pick(usable[: usable.index(backup) + 1])
+        way = self._way(history, chosen)
+        wanted = _from_position(chosen.start_lsn, self._wanted_event())
+        if chosen is not backup and find_event(self._reader, way.segments, wanted) != event:
+            chosen, way = backup, self._way(history, backup)
+        return chosen, way, _Found(self._index_after(way, event.lsn), self._target, event.time)
 
     def _wanted_event(self) -> Callable[[WalEvent], bool]:
         value = self._target.value
@@ -357,54 +355,6 @@ class _Resolver:
 
     def _closed(self, way: Way, index: int) -> datetime:
         return from_utc_text(self._reader.header(way.segments[index]).modified)
-
-    # -- refusals -----------------------------------------------------------------------------
-
-    def _no_backup(self, why: str, nearest: str | None = None) -> NoReturn:
-        raise TargetNotReachable(
-            f"Cannot restore to {describe_target(self._target)}: {why}.",
-            remedy=nearest or "pgkeep list shows the moments that can be reached.",
-        )
-
-    def _refuse_hole(self, way: Way, hole: Hole, usable: Sequence[Backup]) -> NoReturn:
-        names = way.name(hole.first)
-        if hole.size > 1:
-            names += f" to {way.name(hole.last)}"
-        before = look_at_tail(self._reader, way.segments).last_commit if way.segments else None
-        before = before or (usable[0].ended if usable else None)
-        beyond = (hole.last.number + 1) * way.segment_size
-        after = next((backup.ended for backup in usable if backup.start_lsn >= beyond), None)
-        nearest = [
-            f"{show_moment_exactly(moment)} {where}"
-            for moment, where in ((before, "before"), (after, "after"))
-            if moment is not None
-        ]
-        segments = "1 segment" if hole.size == 1 else f"{hole.size} segments"
-        raise TargetNotReachable(
-            f"Cannot restore to {describe_target(self._target)}: WAL is missing "
-            f"({segments}, {names}).",
-            why="Recovery would end before them."
-            + (
-                f" The nearest moments that can be reached: {', '.join(nearest)}."
-                if nearest
-                else ""
-            ),
-            remedy="If the server still has them in pg_wal, push them (pgkeep wal-push); if it is "
-            "archiving right now, try again in a moment.",
-            missing_first=way.name(hole.first),
-            missing_last=way.name(hole.last),
-            before=before,
-            after=after,
-        )
-
-    def _refuse_beyond(self, way: Way, why: str) -> NoReturn:
-        last = len(way.segments) - 1
-        raise TargetNotReachable(
-            f"Cannot restore to {describe_target(self._target)}: stored WAL ends with "
-            f"{way.name(way.segments[last])}, closed at {show_moment(self._closed(way, last))}.",
-            why=f"{why[0].upper()}{why[1:]}.",
-            remedy="Restore with --latest to get all there is.",
-        )
 
 
 def _is_after(moment: datetime, *, inclusive: bool) -> Callable[[WalEvent], bool]:

@@ -1,8 +1,7 @@
 """Restoring: plan, then do what the plan says.
 
-The order is what makes a crash harmless. Everything is written and synced while
-``global/pg_control`` lies under a name that no server looks for; then it is renamed. So a directory
-in which a restore was broken off, at whatever moment, is one that PostgreSQL refuses to start.
+The plan is a value: what ``--dry-run`` shows is what the real run is handed. The steps are in
+``steps.py``.
 """
 
 from __future__ import annotations
@@ -12,51 +11,29 @@ import shlex
 import shutil
 import socket
 import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pgkeep import __version__
-from pgkeep.errors import PgkeepError, RestoreError
-from pgkeep.postgres.control import CONTROL_PATH, parse_control_file
-from pgkeep.postgres.datadir import postmaster_running
-from pgkeep.postgres.label import TABLESPACE_MAP_FILE, TablespaceLink, format_tablespace_map
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import load_manifest
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.manifest import OUTSIDE, Manifest
-from pgkeep.restore import steering
-from pgkeep.restore.access import choose_wal_mode, try_fetch
-from pgkeep.restore.backup_manifest import FILE_NAME, ManifestFile, build_backup_manifest
+from pgkeep.restore.access import choose_wal_mode
 from pgkeep.restore.binaries import find_pg_ctl
-from pgkeep.restore.config_files import KEPT_DIRECTORY, restore_outside_files
-from pgkeep.restore.crc import crc32c
 from pgkeep.restore.destination import (
-    UNFINISHED_CONTROL,
-    Maker,
     check_empty,
-    check_free,
     find_owner,
     free_bytes,
     linked_tablespaces,
-    make_directories,
     place_tablespaces,
-    sync_directory,
 )
-from pgkeep.restore.extras import Extras
-from pgkeep.restore.landing import Lander
+from pgkeep.restore.live import original_runs, refuse_live_tablespaces
 from pgkeep.restore.pinning import pinned
-from pgkeep.restore.placement import Placements, read_placements
-from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, describe_target
+from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan
 from pgkeep.restore.resolve import resolve
-from pgkeep.restore.syncing import unwritable
-from pgkeep.restore.wal_copy import copy_wal
-from pgkeep.units import to_utc_text
-
-_NEVER_PLACED = frozenset({TABLESPACE_MAP_FILE})
-_IGNORED_BY_VERIFY = frozenset({steering.AUTO_CONF, "recovery.signal", "standby.signal", FILE_NAME})
+from pgkeep.restore.search import WalReader
+from pgkeep.restore.steps import Restoration
 
 
 @dataclass(frozen=True)
@@ -103,7 +80,10 @@ def plan_restore(
     owner = find_owner(options.into, options.owner)
     resolution = resolve(repository, layout, options, progress=progress)
     manifest = load_manifest(repository, layout, resolution.backup)
+    segment_size = resolution.backup.head.wal_segment_size
+    reader = WalReader(repository, layout, segment_size, progress)
     try:
+        refuse_live_tablespaces(reader, resolution, manifest.facts().get("server", {}))
         spaces = place_tablespaces(options.into, linked_tablespaces(manifest), options.tablespaces)
     finally:
         manifest.close()
@@ -143,12 +123,12 @@ def run_restore(
     with pinned(repository, layout, backup.id, by=by, progress=progress):
         manifest = load_manifest(repository, layout, backup)
         try:
-            work = _Restore(repository, layout, plan, access, progress, manifest)
+            work = Restoration(repository, layout, plan, access, progress, manifest)
             work.run()
         finally:
             manifest.close()
     pg_ctl = find_pg_ctl(backup.head.postgres_major)
-    running = _original_runs(work.server_facts)
+    running = original_runs(work.server_facts)
     return RestoreReport(
         work.plan,
         len(work.placements.files),
@@ -159,219 +139,6 @@ def run_restore(
         running,
         tuple(work.placements.failed),
     )
-
-
-class _Restore:
-    """One run: the steps, in their order."""
-
-    def __init__(
-        self,
-        repository: Repository,
-        layout: Layout,
-        plan: RestorePlan,
-        access: FetchAccess,
-        progress: Progress,
-        manifest: Manifest,
-    ) -> None:
-        self._repository, self._layout = repository, layout
-        self.plan, self._access = plan, access
-        self._progress, self._manifest = progress, manifest
-        self._into = plan.options.into
-        self._head = plan.resolution.backup.head
-        self.server_facts: dict[str, Any] = manifest.facts().get("server", {})
-        self.placements: Placements
-        self.adopt: tuple[str, ...] = ()
-
-    def run(self) -> None:
-        progress = self._progress
-        progress.phase("reading the maps")
-        self.placements = read_placements(
-            self._repository, self._layout, self._manifest, skip=_NEVER_PLACED
-        )
-        wal = self.plan.wal_bytes if self.plan.wal_mode == "copied" else 0
-        check_empty(self._into)
-        check_free(self._into, self.placements.written_bytes() + wal)
-        maker = make_directories(
-            self._into, self._manifest, self.plan.tablespaces, owner=self.plan.owner
-        )
-        checksums = self._write_files(maker)
-        extras = Extras(self._into, maker)
-        self._write_tablespace_map(extras)
-        self._keep_outside_files(extras)
-        commands = self._provide_wal(extras)
-        control = parse_control_file((self._into / UNFINISHED_CONTROL).read_bytes())
-        steering.write_settings(extras, self.plan, control=control, commands=commands)
-        self._mark_copy(extras)
-        self._write_backup_manifest(extras, checksums)
-        progress.phase("making the last names durable")
-        maker.sync()
-        self._finish()
-
-    # -- files ------------------------------------------------------------------------------------
-
-    def _write_files(self, maker: Maker) -> dict[int, int]:
-        files = self.placements.files
-        if not any(file.path == CONTROL_PATH for file in files):
-            raise RestoreError(
-                f"Backup {self._head.backup} has no {CONTROL_PATH}.",
-                remedy="Restore another backup; this one was not written by pgkeep.",
-            )
-        for file in files:
-            if file.area == OUTSIDE:
-                self._make_parents(maker, self._outside_place(file.path))
-        lander = Lander(
-            self._repository,
-            self._layout,
-            self.placements,
-            place=self._place,
-            own=maker.own,
-            advance=self._progress.advance,
-        )
-        self._progress.phase(f"restoring {len(files)} files")
-        self._progress.total(self.placements.written_bytes(), len(files))
-        lander.land(jobs=self.plan.options.jobs)
-        return lander.checksums()
-
-    def _place(self, number: int) -> Path:
-        file = self.placements.files[number]
-        if file.area == OUTSIDE:
-            return self._outside_place(file.path)
-        return self._into / (UNFINISHED_CONTROL if file.path == CONTROL_PATH else file.path)
-
-    def _outside_place(self, path: str) -> Path:
-        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-        return self._into.joinpath(KEPT_DIRECTORY, *parts)
-
-    def _make_parents(self, maker: Maker, path: Path) -> None:
-        for folder in reversed(path.relative_to(self._into).parents[:-1]):
-            maker.directory(self._into / folder, 0o700)
-
-    def _write_tablespace_map(self, extras: Extras) -> None:
-        """The links that recovery makes anew must be ours, not the original's."""
-        links = [TablespaceLink(t.oid, str(t.location)) for t in self.plan.tablespaces]
-        if links:
-            extras.write(TABLESPACE_MAP_FILE, format_tablespace_map(links))
-
-    def _keep_outside_files(self, extras: Extras) -> None:
-        outside = {
-            file.path: self._outside_place(file.path).read_bytes()
-            for file in self.placements.files
-            if file.area == OUTSIDE
-        }
-        for note in restore_outside_files(extras, outside, self.server_facts):
-            self._progress.note(note)
-
-    # -- recovery ---------------------------------------------------------------------------------
-
-    def _provide_wal(self, extras: Extras) -> tuple[str, str]:
-        """The restore command and the recovery-end command, with what they need in place."""
-        if self.plan.wal_mode == "fetch":
-            command = self._provide_fetch(extras)
-            if command is not None:
-                return command, steering.FETCH_END_COMMAND
-        self._progress.phase("copying WAL")
-        self._progress.total(self.plan.wal_bytes, self.plan.resolution.wal_files)
-        copy_wal(
-            extras,
-            self._repository,
-            self._layout,
-            self.plan.resolution.wal,
-            segment_size=self._head.wal_segment_size,
-            jobs=self.plan.options.jobs,
-            advance=self._progress.advance,
-        )
-        return steering.COPIED_RESTORE_COMMAND, steering.COPIED_END_COMMAND
-
-    def _provide_fetch(self, extras: Extras) -> str | None:
-        """None when the trial failed, and WAL is to be copied instead."""
-        self._progress.phase("trying how the server will fetch WAL")
-        steering.write_fetch_config(extras, self._access)
-        extras.maker.directory(self._into / steering.FETCH_STATE, 0o700)
-        command = steering.fetch_command(self._into, self._access, self.plan)
-        problem = try_fetch(
-            command,
-            self._into,
-            control=self._into / UNFINISHED_CONTROL,
-            segment=self.plan.resolution.wal.ranges[0].first,
-            owner=self.plan.owner,
-        )
-        if problem is None:
-            return command
-        if self.plan.options.wal == "fetch":
-            raise RestoreError(
-                "WAL cannot be fetched by the restored server.",
-                why=problem,
-                remedy="Leave --wal out: then WAL is copied into the directory.",
-            )
-        self._progress.warn(
-            f"WAL is copied into the directory, since the server could not fetch it: {problem}"
-        )
-        extras.forget(steering.FETCH_CONFIG)
-        extras.maker.remove(self._into / steering.FETCH_STATE)
-        check_free(self._into, self.plan.wal_bytes)
-        self.plan = replace(self.plan, wal_mode="copied", wal_mode_reason=problem)
-        return None
-
-    def _mark_copy(self, extras: Extras) -> None:
-        if self.plan.options.continue_archiving:
-            return
-        pg_ctl = find_pg_ctl(self._head.postgres_major)
-        self.adopt = steering.adopt_commands(self._into, pg_ctl)
-        facts = {
-            "from": {
-                "repository": self._repository.store.url,
-                "cluster": self._layout.cluster,
-                "system_identifier": str(self._layout.system_identifier),
-                "backup": self._head.backup,
-                "timeline": self.plan.resolution.timeline,
-                "target": describe_target(self.plan.options.target.target),
-            },
-            "restored": to_utc_text(datetime.now(UTC)),
-            "by": {"host": socket.gethostname(), "version": __version__},
-        }
-        steering.write_copy_mark(extras, facts, self.adopt)
-
-    # -- the end ----------------------------------------------------------------------------------
-
-    def _write_backup_manifest(self, extras: Extras, checksums: dict[int, int]) -> None:
-        now = time.time_ns() // 1000
-        rows: dict[str, ManifestFile] = {}
-        for number, file in enumerate(self.placements.files):
-            path = file.path
-            if file.area == OUTSIDE:
-                path = str(self._outside_place(path).relative_to(self._into))
-            rows[path] = ManifestFile(path, file.size_bytes, file.mtime_us, checksums[number])
-        self._remember_state(extras)
-        for extra in extras.files.values():
-            rows[extra.path] = ManifestFile(extra.path, extra.size_bytes, now, extra.checksum)
-        listed = [rows[path] for path in sorted(rows) if path not in _IGNORED_BY_VERIFY]
-        extras.write(FILE_NAME, build_backup_manifest(self._head, listed))
-
-    def _remember_state(self, extras: Extras) -> None:
-        """What the trial of fetching left in the server's state directory."""
-        for path in sorted((self._into / steering.FETCH_STATE).rglob("*")):
-            if path.is_file():
-                content = path.read_bytes()
-                extras.remember(str(path.relative_to(self._into)), len(content), crc32c(content))
-
-    def _finish(self) -> None:
-        """Now, and only now, it becomes a data directory."""
-        control = self._into / CONTROL_PATH
-        try:
-            (self._into / UNFINISHED_CONTROL).rename(control)
-        except OSError as error:
-            raise unwritable(control, error) from error
-        sync_directory(control.parent)
-
-
-def _original_runs(server: dict[str, Any]) -> bool:
-    directory = server.get("data_directory")
-    if not directory:
-        return False
-    try:
-        return postmaster_running(directory) is not None
-    except PgkeepError:
-        return False  # it is there and not ours to look into; the start will tell
 
 
 def _start_command(plan: RestorePlan, pg_ctl: str | None, original_runs: bool) -> str:

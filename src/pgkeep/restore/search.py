@@ -15,7 +15,8 @@ from typing import NamedTuple
 from pgkeep.errors import DamagedObject
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.wal_name import segment_name, segment_start_lsn
-from pgkeep.postgres.wal_scan import TRANSACTION_ENDS, WalEvent, WalScanner
+from pgkeep.postgres.wal_record import TRANSACTION_ENDS, WalEvent
+from pgkeep.postgres.wal_scan import WalScanner
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
