@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pgkeep.repository.catalogue import is_good, read_inventory
 
+from pgkeep.repository.catalogue import is_good, read_inventory
 from tests.backup.site import Site
 from tests.load import Load, prepare_pgbench
 

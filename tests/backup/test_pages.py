@@ -168,6 +168,18 @@ def test_a_file_that_is_damaged_throughout_does_not_take_a_second_per_megabyte(
     assert time.monotonic() - began < 60
 
 
+def test_a_damaged_file_does_not_use_up_the_patience_for_others(
+    tmp_path: Path, sleepless: list[float]
+) -> None:
+    scratch = Scratch(tmp_path, jobs=1)
+    many = b"".join(page(block, spoilt=block % 128 == 5) for block in range(80 * 128))
+    scratch.write(FILE, many)
+    scratch.write("base/5/16385", page(0, spoilt=True))
+    backup = scratch.copy()
+    assert backup.head["failed_pages"] == 81
+    assert sum(sleepless) == reader._PATIENT_RUNS_OF_FILE + 1
+
+
 def test_patience_is_bounded_for_the_whole_backup_too() -> None:
     whole = Patience()
     waited = 0

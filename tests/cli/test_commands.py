@@ -129,7 +129,6 @@ def test_restore_says_how_to_start_the_copy(kept: Pgkeep) -> None:
         ("--lsn", "nonsense"),
         ("--time", "2026-11-20"),
         ("--time", "2026-11-20 14:00+01", "--latest"),
-        (),
     ],
     ids=" ".join,
 )
@@ -215,3 +214,25 @@ def test_json_is_one_document_also_for_errors(kept: Pgkeep, command: tuple[str, 
     assert isinstance(kept.json(*command, code=None), dict)
     broken = kept.json(*command, code=None, PGKEEP_REPO="nonsense://x", PGKEEP_CONFIG="/nowhere")
     assert broken.get("exit_code") == 3 or command == ("version",)
+
+
+def test_a_damaged_manifest_hides_no_other_backup_and_is_an_error(kept: Pgkeep) -> None:
+    """``list`` shows what can be read, names what cannot, and says so by its exit code."""
+    import shutil
+
+    kept("backup")
+    copy = kept.root / "with-damage"
+    shutil.copytree(kept.repository, copy)
+    damaged, *others = [backup["backup"] for backup in kept.json("list")["backups"]]
+    for path in copy.rglob(damaged):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    for path in (copy, *copy.rglob("*")):
+        server_user().own(path)
+    other: dict[str, Any] = {
+        "PGKEEP_REPO": f"file://{copy}",
+        "PGKEEP_STATE": str(kept.root / "state-of-damaged"),
+        "PGKEEP_IDENTITY": kept.secret,
+    }
+    done = kept("list", code=64, **other)
+    assert damaged in done.stderr
+    assert all(other in done.stdout for other in others)

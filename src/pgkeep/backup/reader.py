@@ -132,7 +132,8 @@ class RunReader:
             if all(bad.lsn >= self.format.start_lsn for bad in scan.failed):
                 break
         else:
-            self.patience.spend()
+            if patient:
+                self.patience.spend()
         return scan, [SuspectPage(first + bad.index, bad.lsn) for bad in scan.failed]
 
     def _read_again(self, offset: int, data: memoryview, bad: FailedPage) -> None:

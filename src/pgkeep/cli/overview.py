@@ -10,11 +10,12 @@ from pgkeep.cli.session import current_layout, open_repo
 from pgkeep.errors import NoSuchBackup
 from pgkeep.repository.catalogue import (
     Backup,
+    Problem,
     WalInventory,
     Window,
     is_complete,
     is_good,
-    list_backups,
+    read_catalogue,
     read_inventory,
     recovery_windows,
 )
@@ -26,11 +27,15 @@ _USUAL_SEGMENT = 16 << 20
 
 @dataclass(frozen=True)
 class ClusterView:
-    """One cluster in the repository, under its present system identifier; backups oldest first."""
+    """One cluster in the repository, under its present system identifier; backups oldest first.
+
+    ``problems`` are backups that exist and cannot be read.
+    """
 
     repository: Repository
     layout: Layout
     backups: tuple[Backup, ...]
+    problems: tuple[Problem, ...]
     inventory: WalInventory
     windows: tuple[Window, ...]
     stored_bytes: int
@@ -75,13 +80,13 @@ def view_cluster(context: Context) -> ClusterView:
     settings = context.settings
     repository = open_repo(settings, context.owner_uid)
     layout = current_layout(settings, repository)
-    backups = list_backups(repository, layout)
+    backups, problems = read_catalogue(repository, layout)
     segment = backups[-1].head.wal_segment_size if backups else _USUAL_SEGMENT
     inventory = read_inventory(repository, layout, segment)
     windows = recovery_windows(repository, layout, backups, inventory)
     stored = sum(info.size_bytes for info in repository.store.list(f"{layout.cluster}/"))
     context.log.info("catalogue", backups=len(backups), windows=len(windows))
-    return ClusterView(repository, layout, tuple(backups), inventory, tuple(windows), stored)
+    return ClusterView(repository, layout, backups, problems, inventory, tuple(windows), stored)
 
 
 def repository_document(repository: Repository) -> dict[str, Any]:

@@ -123,15 +123,14 @@ class _Push:
         name, cluster = self._source.name.name, self._settings.cluster
         if not any(ahead.glob(f"*/{cluster}/*/{name}")):
             return False
-        from pgkeep.errors import ObjectNotFound
-        from pgkeep.repository.layout import IDENTITY
-        from pgkeep.repository.record import parse_record
+        from pgkeep.errors import NoRepository
+        from pgkeep.repository.identity import read_repository_id
 
         try:
-            members = parse_record(store.get(IDENTITY), IDENTITY, kind="repository")
-        except ObjectNotFound:
+            repository_id = read_repository_id(store)
+        except NoRepository:
             return False
-        return self._records(members["id"]).has(self._source.mark)
+        return self._records(repository_id).has(self._source.mark)
 
     def _push_ahead(self, target: PushTarget, patience: Patience) -> None:
         from pgkeep.archive.ahead import push_ahead, ready_names

@@ -1,10 +1,11 @@
 """What of the original lives on this machine, and must not be touched by a copy's recovery.
 
-Replaying ``CREATE TABLESPACE`` makes the tablespace where the original has it, and if that directory
-exists, uses it (``create_tablespace_directories`` in ``src/backend/commands/tablespace.c``): on the
-original's own machine a copy would write into the living tablespace. Tablespaces that the backup
-knows are placed elsewhere; one that was made later can only be found in WAL. So where the
-original's data directory exists on this machine, the plan's WAL is searched, and the restore refused.
+Replaying ``CREATE TABLESPACE`` makes the tablespace where the original has it, and if that
+directory exists, uses it (``create_tablespace_directories`` in
+``src/backend/commands/tablespace.c``): on the original's own machine a copy would write into the
+living tablespace. Tablespaces that the backup knows are placed elsewhere; one that was made later
+can only be found in WAL. So where the original's data directory exists on this machine, the
+plan's WAL is searched, and the restore refused.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def original_runs(server: Mapping[str, Any]) -> bool:
 def refuse_live_tablespaces(
     reader: WalReader, resolution: Resolution, server: Mapping[str, Any]
 ) -> None:
-    """Raise ``RestoreError`` if recovery would make a tablespace in a directory that exists here."""
+    """Raise ``RestoreError`` if recovery would make a tablespace in a directory that is here."""
     original = server.get("data_directory")
     if not original or not Path(original).is_dir():
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Sealing:
     """How a new repository is to be sealed; at most one of the three is given."""
 
     recipients: tuple[str, ...] = ()
-    passphrase: str | None = None
+    passphrase: str | None = field(default=None, repr=False)
     none: bool = False
 
     @property

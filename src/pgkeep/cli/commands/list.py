@@ -26,11 +26,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, args: Namespace) -> int:
-    """Read the catalogue and show it."""
+    """Read the catalogue and show it; a backup that cannot be read is an error, and hides none."""
     view = view_cluster(context)
     now = datetime.now(UTC)
     context.output.result(_document(view), lambda: _render(context, view, now))
-    return 0
+    for problem in view.problems:
+        context.output.warn(f"The backup {problem.backup} cannot be read. {problem.error}")
+    return view.problems[0].error.exit_code if view.problems else 0
 
 
 def _document(view: ClusterView) -> dict[str, Any]:
@@ -45,6 +47,9 @@ def _document(view: ClusterView) -> dict[str, Any]:
         "backups": [
             {**asdict(backup.head), "good": view.is_good(backup), "notes": view.notes(backup)}
             for backup in view.backups
+        ],
+        "problems": [
+            {"backup": problem.backup, **problem.error.as_dict()} for problem in view.problems
         ],
     }
 

@@ -1,0 +1,41 @@
+"""Memory is bounded by the number of workers, not by the size of the cluster (invariant 14)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+LIMIT_MIB = 300
+DATA_MIB = 640
+
+PROGRAM = """
+    import resource, sys
+    from pathlib import Path
+    from pgkeep.storage.local import LocalStore
+    from tests.backup.scratch import Scratch
+
+    root = Path(sys.argv[1])
+    scratch = Scratch(root, sealed=True, store=LocalStore(root / "repo", create=True))
+    scratch.copy()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_two_workers_stay_below_300_mib(tmp_path: Path) -> None:
+    """Bytes that do not compress, and more than twice of what is allowed."""
+    folder = tmp_path / "data" / "pg_multixact"
+    folder.mkdir(parents=True)
+    noise = os.urandom(32 << 20)
+    for number in range(DATA_MIB // 32):
+        (folder / f"{number:04X}").write_bytes(noise)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},  # noqa: PTH109
+    )
+    assert 100 < int(done.stdout) < LIMIT_MIB
