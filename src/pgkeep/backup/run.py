@@ -187,8 +187,8 @@ def _stop(
     attempt.progress.phase("ending the backup")
     # After the last page and before the stop: on a standby it tells how far replay has to go,
     # which must not be less than any page shows, nor more than the stop.
-    stopped = session.stop()
     control = read_control_bytes(attempt.directory.path)[0]
+    stopped = session.stop()
     filler = stream.open(pooled=False)
     made = {
         CONTROL_FILE: control,
