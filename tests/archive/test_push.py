@@ -180,6 +180,37 @@ def test_history_backup_and_partial_files_are_kept_too(host: Host, data: DataDir
         assert data.fetched() == content
 
 
+SECOND = "000000020000000000000002"
+HISTORY = b"1\t0/100000\tbefore 2026-11-20 14:03:07+00\n"
+
+
+def test_history_goes_before_the_first_segment_of_a_timeline_that_began_unarchived(
+    host: Host, data: DataDirectory
+) -> None:
+    """A restored copy promotes with archiving off: the server never asks for its history file."""
+    data.add_file("00000002.history", HISTORY)
+    data.add_segment(SECOND)
+    assert host.push(data.path, SECOND).returncode == 0
+    assert host.stored(data.path, "00000002.history") == HISTORY
+
+
+def test_segment_is_refused_when_the_repository_has_another_history_of_its_timeline(
+    host: Host, data: DataDirectory
+) -> None:
+    data.add_file("00000002.history", HISTORY)
+    assert host.push(data.path, "00000002.history").returncode == 0
+    data.add_file("00000002.history", HISTORY.replace(b"before", b"after"))
+    data.add_segment(SECOND)
+    assert host.push(data.path, SECOND).returncode == 31
+    assert SECOND not in host.wal_objects()
+
+
+def test_segment_whose_history_is_not_here_is_kept(host: Host, data: DataDirectory) -> None:
+    content = data.add_segment(SECOND)
+    assert host.push(data.path, SECOND).returncode == 0
+    assert host.stored(data.path, SECOND) == content
+
+
 def test_a_history_file_that_no_server_could_read_is_refused(
     host: Host, data: DataDirectory
 ) -> None:

@@ -58,6 +58,7 @@ def time_of_whole(site: Site) -> float:
 
 
 @pytest.mark.majors(18)
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,13 +16,13 @@ import pytest
 
 from pgkeep import __version__
 from pgkeep.__main__ import command_position
-from pgkeep.cli import failure
+from pgkeep.cli import failure, privileges
 from pgkeep.cli.context import Context
 from pgkeep.cli.log import log_line
 from pgkeep.cli.main import own_program
 from pgkeep.cli.output import Output
 from pgkeep.cli.table import COMMANDS
-from pgkeep.errors import TargetNotReachable
+from pgkeep.errors import ConfigError, TargetNotReachable
 from tests.cli.test_help import run
 from tests.program import pgkeep_program
 from tests.server_user import popen_as_server_user, scrubbed_environment
@@ -230,3 +231,11 @@ def test_table_has_no_colour_where_it_is_not_wanted() -> None:
 
     assert table({"NO_COLOR": "1"}) == "a      b\nlong   x\n"
     assert table({}).startswith("\x1b[2ma      b\x1b[0m\n")
+
+
+def test_program_that_only_root_can_read_is_refused_and_no_bug(monkeypatch) -> None:
+    """A Python under /root, as version managers install it: imports would fail half-way."""
+    monkeypatch.setattr(privileges.os, "access", lambda place, mode: False)
+    with pytest.raises(ConfigError, match="cannot read it") as refused:
+        privileges._check_program_readable(privileges.Owner(os.geteuid(), os.getegid(), "a test"))
+    assert "pip install" in str(refused.value.remedy)

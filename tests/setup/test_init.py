@@ -267,6 +267,28 @@ def test_identity_file_of_root_alone_is_read_before_root_is_given_up(down: Pgkee
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_passphrase_file_of_root_alone_is_read_before_root_is_given_up(down: Pgkeep) -> None:
+    down.root.chmod(0o755)
+    file = down.root / "passphrase"
+    file.write_text("correct horse")
+    file.chmod(0o600)
+    done = down("init", "--passphrase-file", str(file), as_root=True)
+    assert "Proved" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_missing_repository_directory_is_not_made_by_root_in_passing(down: Pgkeep) -> None:
+    """What is missing may be a mount; an empty directory in its place would hide that."""
+    down.root.chmod(0o755)
+    os.chown(down.root, 0, 0)
+    for command in (("list",), ("init",), ("show", "latest")):
+        refused = down(*command, code=None, as_root=True)
+        assert refused.returncode in (2, 46)
+        assert str(down.repository) in refused.stderr
+        assert not down.repository.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_repository_directory_that_the_owner_cannot_write_is_an_error_with_a_remedy(
     down: Pgkeep,
 ) -> None:

@@ -101,6 +101,22 @@ def test_waiting_restart_is_said_again_and_nothing_is_asked_for_twice(
     assert (again["steps"], again["needs_restart"]) == ([], True)
 
 
+def test_clusters_that_share_a_state_directory_have_settings_files_of_their_own(
+    pgkeep: Pgkeep, program: tuple[str, str]
+) -> None:
+    first = pgkeep.json("setup", *program)["config_file"]
+    second = pgkeep.json("setup", "--cluster", "orders", *program)["config_file"]
+    assert first != second
+    assert "orders" in second
+
+
+def test_printed_setup_says_how_to_have_it_done(pgkeep: Pgkeep, program: tuple[str, str]) -> None:
+    """Also where a restart has to follow, as it does on every new server."""
+    printed = pgkeep("setup", *program).stdout
+    assert "restart the server" in printed
+    assert "pgkeep setup --apply" in printed
+
+
 def test_foreign_archive_command_is_not_overwritten(
     server_factory: ServerFactory, program: tuple[str, str]
 ) -> None:

@@ -40,10 +40,10 @@ class AheadRecords:
 
     @classmethod
     def of(
-        cls, state: Path, *, repository_id: str, cluster: str, system_identifier: int
+        cls, folder: Path, *, repository_id: str, cluster: str, system_identifier: int
     ) -> AheadRecords:
-        """Where they lie below the state directory ``state``."""
-        return cls(state / "ahead" / repository_id / cluster / str(system_identifier))
+        """Where they lie below ``folder`` in the state directory."""
+        return cls(folder / repository_id / cluster / str(system_identifier))
 
     def has(self, mark: FileMark) -> bool:
         """Whether this very file was pushed ahead."""

@@ -7,11 +7,13 @@ same name is told at its first segment.
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.archive.source import WalSource, check_history
 from pgkeep.errors import ObjectExists
+from pgkeep.postgres.wal_name import WalKind
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.wal import build_wal_object, check_same, read_wal_header
 from pgkeep.units import to_utc_text
@@ -19,6 +21,7 @@ from pgkeep.units import to_utc_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgkeep.archive.ahead import AheadRecords
     from pgkeep.archive.cluster import LocalCluster
     from pgkeep.repository.identity import Repository
 
@@ -100,3 +103,23 @@ def push_file(
         check_same(header, content, cluster=target.layout.cluster, host=target.host)
         return Pushed(source.name.name, len(content), 0)
     return Pushed(source.name.name, len(content), stored.nbytes)
+
+
+def push_history_first(source: WalSource, target: PushTarget, known: AheadRecords) -> None:
+    """Make the history of a segment's timeline durable, before the segment is.
+
+    The server archives that file once, when the timeline begins. If archiving was off in that
+    moment, as it is in a restored copy, nobody ever asks for it again, and without it nothing
+    of the timeline can be restored. ``known`` remembers what was seen to be there. Raises what
+    ``push_file`` raises: another history under this name is another timeline.
+    """
+    if source.name.timeline == 1 or source.name.kind is WalKind.HISTORY:
+        return
+    name = f"{source.name.timeline:08X}.history"
+    path = os.path.join(target.cluster.pgdata, "pg_wal", name)  # noqa: PTH118
+    if not os.path.exists(path):  # noqa: PTH110
+        return
+    with WalSource(path) as history:
+        if not known.has(history.mark):
+            push_file(history, target)
+            known.note(history.mark)

@@ -34,6 +34,8 @@ class Context:
         self.environ = environ
         self.program = program
         self.owner_uid = owner_uid
+        # Files that options name, read while we were root.
+        self.texts: dict[str, str] = {}
         self.verbose: bool = getattr(args, "verbose", False)
         self.log = Log(output.stderr, on=self.verbose, operation=getattr(args, "command", "-"))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.config import Settings, state_directory
-from pgkeep.errors import LocalIOError, PgkeepError
+from pgkeep.errors import ConfigError, LocalIOError, PgkeepError
 
 if TYPE_CHECKING:
     from pgkeep.cli.context import Context
@@ -51,8 +51,10 @@ def become_owner(context: Context, *, quietly: bool = False) -> None:
     if owner.uid == 0:
         return
     context.settings = _with_secrets_read(context.settings)
-    _prepare_directories(context.settings, owner)
+    context.texts = _argument_files(context)
+    _prepare_directories(context, owner)
     become(owner.uid, gid=owner.gid)
+    _check_program_readable(owner)
     context.owner_uid = owner.uid
     context.log.info("user", uid=owner.uid, told_by=owner.told_by)
 
@@ -142,12 +144,49 @@ def _with_secrets_read(settings: Settings) -> Settings:
     return settings.with_changes(**{name: value for name, value in read.items() if value})
 
 
-def _prepare_directories(settings: Settings, owner: Owner) -> None:
+def _argument_files(context: Context) -> dict[str, str]:
+    """Files of keys and passphrases that options name; who cannot be read now is told later."""
+    texts = {}
+    files = [getattr(context.args, "passphrase_file", None)]
+    files += getattr(context.args, "recipients_file", None) or []
+    for file in filter(None, files):
+        with suppress(OSError, UnicodeDecodeError):
+            texts[file] = Path(file).read_text()
+    return texts
+
+
+def _check_program_readable(owner: Owner) -> None:
+    """Refuse a program that only root can read, before an import in the middle of it fails.
+
+    The usual case is a Python under /root, as version managers install it. Raises ``ConfigError``.
+    """
+    places = [Path(os.__file__).parent, Path(__file__).parent]
+    closed = [str(place) for place in places if not os.access(place, os.R_OK | os.X_OK)]
+    if not closed:
+        return
+    try:
+        name = pwd.getpwuid(owner.uid).pw_name
+    except KeyError:
+        name = str(owner.uid)
+    raise ConfigError(
+        f"pgkeep is installed where {name}, who owns the data directory, cannot read it.",
+        why=f"{name} may not enter {closed[0]}; the server has to run pgkeep, too.",
+        remedy="Install it with a Python that everybody can read, for example: "
+        "/usr/bin/python3 -m venv /opt/pgkeep && /opt/pgkeep/bin/pip install pgkeep",
+    )
+
+
+def _prepare_directories(context: Context, owner: Owner) -> None:
+    """What only root can make. The repository's directory is made by an ``init`` that makes a
+    repository, and by nothing else: elsewhere its absence is an error, perhaps a lost mount."""
     from pgkeep.storage.open import local_path
 
+    settings, args = context.settings, context.args
     if settings.state is not None:
         make_owned_directory(Path(settings.state), owner)
-    if settings.repo is not None:
+    ways = ("recipient", "recipients_file", "passphrase_file", "no_encryption")
+    makes_one = any(getattr(args, way, None) for way in ways)
+    if settings.repo is not None and makes_one:
         with suppress(PgkeepError):  # a URL that cannot be used is refused when it is used
             make_owned_directory(Path(local_path(settings.repo)), owner)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pgkeep.archive.ahead import AheadRecords
     from pgkeep.archive.cluster import LocalCluster
     from pgkeep.archive.patience import Patience
-    from pgkeep.archive.push import PushTarget
+    from pgkeep.archive.push import Pushed, PushTarget
     from pgkeep.cli.wal import Options
     from pgkeep.config import Settings
     from pgkeep.repository.identity import Repository
@@ -90,14 +90,20 @@ class _Push:
         if self._was_ahead(store):
             self._say(f"{name} was pushed ahead of this call")
             return None
-        from pgkeep.archive.push import push_file
         from pgkeep.cli.wal_session import open_to_write
 
         target = self._target(open_to_write(store, self._settings, self._state))
-        pushed = push_file(self._source, target)
+        pushed = self._push_one(self._source, target)
         stored = f"is stored in {pushed.stored_bytes} bytes"
         self._say(f"{name} {stored if pushed.stored_bytes else 'was there already'}")
         return target
+
+    def _push_one(self, source: WalSource, target: PushTarget) -> Pushed:
+        from pgkeep.archive.push import push_file, push_history_first
+
+        known = self._records(target.repository.identity.id, "histories")
+        push_history_first(source, target, known)
+        return push_file(source, target)
 
     def _target(self, repository: Repository) -> PushTarget:
         from os import uname
@@ -134,7 +140,6 @@ class _Push:
 
     def _push_ahead(self, target: PushTarget, patience: Patience) -> None:
         from pgkeep.archive.ahead import push_ahead, ready_names
-        from pgkeep.archive.push import push_file
 
         ready = ready_names(self._cluster.pgdata)
         records = self._records(target.repository.identity.id)
@@ -144,7 +149,7 @@ class _Push:
             return
         done = push_ahead(
             others,
-            lambda source: push_file(source, target),
+            lambda source: self._push_one(source, target),
             pgdata=self._cluster.pgdata,
             records=records,
             segment_size=self._cluster.segment_size,
@@ -153,11 +158,11 @@ class _Push:
         )
         self._say(f"{done} files pushed ahead")
 
-    def _records(self, repository_id: str) -> AheadRecords:
+    def _records(self, repository_id: str, folder: str = "ahead") -> AheadRecords:
         from pgkeep.archive.ahead import AheadRecords
 
         return AheadRecords.of(
-            self._state,
+            self._state / folder,
             repository_id=repository_id,
             cluster=self._settings.cluster,
             system_identifier=self._cluster.system_identifier,

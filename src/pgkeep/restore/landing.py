@@ -199,12 +199,6 @@ class Lander:
             start = at
 
 
-import ctypes
-_libc = ctypes.CDLL(None)
-def _sfr(h):
-    _libc.sync_file_range(h, ctypes.c_int64(0), ctypes.c_int64(0), 2)
-
-
 class _Worker:
     """One thread's share; keeps the file that it wrote to last open."""
 
@@ -225,8 +219,6 @@ class _Worker:
                 plain = opener.open(packed, number=row.number, kind=DATA, plain=row.plain)
                 opened = row.number
             self._write(index, row, plain)
-        if self._handle >= 0:
-            _sfr(self._handle)
 
     def close(self) -> None:
         if self._handle >= 0:

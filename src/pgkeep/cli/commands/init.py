@@ -79,7 +79,7 @@ def run(context: Context, args: Namespace) -> int:
 
     settings = context.settings
     check_cluster_name(settings.cluster)
-    sealing = _sealing(args)
+    sealing = _sealing(context, args)
     system = _system(context)
     store = _store(context, sealing)
     host = open_host_state(settings, context.owner_uid)
@@ -117,26 +117,28 @@ def _store(context: Context, sealing: Sealing) -> Store:
         raise no_sealing_chosen(str(context.settings.repo), f"{error.what} {error.why}") from error
 
 
-def _sealing(args: Namespace) -> Sealing:
+def _sealing(context: Context, args: Namespace) -> Sealing:
     """What the options say of sealing. Raises ``UsageError``, ``ConfigError``."""
     from pgkeep.setup.init import Sealing, read_recipients
 
     recipients = [recipient.strip() for recipient in args.recipient]
     for file in args.recipients_file:
-        recipients += read_recipients(_read(file).splitlines(), file)
+        recipients += read_recipients(_read(context, file).splitlines(), file)
     chosen = [bool(recipients), bool(args.passphrase_file), args.no_encryption]
     if sum(chosen) > 1:
         raise UsageError(
             "More than one way to seal the repository was given.",
             remedy="Give --recipient, --passphrase-file or --no-encryption.",
         )
-    passphrase = _read(args.passphrase_file).strip() if args.passphrase_file else None
+    passphrase = _read(context, args.passphrase_file).strip() if args.passphrase_file else None
     if passphrase == "":
         raise ConfigError(f"The passphrase file {args.passphrase_file} is empty.")
     return Sealing(tuple(dict.fromkeys(recipients)), passphrase, args.no_encryption)
 
 
-def _read(path: str) -> str:
+def _read(context: Context, path: str) -> str:
+    if path in context.texts:
+        return context.texts[path]
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -241,7 +243,7 @@ def _render(context: Context, report: InitReport, system: SystemSeen, warnings: 
         say("Proved: what you gave opens the repository.")
     elif report.sealed:
         given = identity_variable(report.passphrase, report.sealed)
-        say("Not proved yet: that your secret key opens it. Where the key is, run:")
+        say("Not proved yet: that what you keep opens it. With it at hand on this host once, run:")
         say(f"  {given} pgkeep init --repo {report.url} --cluster {report.cluster}")
     for warning in warnings:
         context.output.warn(warning)

@@ -13,6 +13,7 @@ from pgkeep.cli.context import Context
 from pgkeep.cli.session import connect_server
 from pgkeep.config import Settings, state_directory
 from pgkeep.errors import ConfigError, ServerError
+from pgkeep.repository.layout import check_cluster_name
 
 if TYPE_CHECKING:
     from pgkeep.postgres.connection import ServerConnection
@@ -39,7 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--write-config",
         metavar="FILE",
-        help="settings file for the archive command (pgkeep.toml in the state directory)",
+        help="settings file for the archive command (in the state directory: pgkeep.toml, or "
+        "pgkeep-NAME.toml for another cluster than main)",
     )
     group.add_argument(
         "--program", metavar="PATH", help="the pgkeep that the server shall call (this one)"
@@ -66,7 +68,9 @@ def run(context: Context, args: Namespace) -> int:
         if connection is not None:
             connection.close()
     if connection is None and problem is not None:
-        context.output.warn(f"{problem.what} So this is all that a server may need. {problem.why}")
+        context.output.warn(
+            f"{problem.what} {problem.why or ''} So all is shown that a server may need."
+        )
     _show(context, plan, request, applied=args.apply, left=left)
     return 0
 
@@ -96,7 +100,8 @@ def _request(
         assert settings.config_file is not None
         config_file = Path(settings.config_file)
     else:
-        config_file = own or state_directory(settings, context.owner_uid) / "pgkeep.toml"
+        state = state_directory(settings, context.owner_uid)
+        config_file = own or state / _config_name(settings.cluster)
         text = _config_text(settings, _server_parameters(connection, args.role))
     return SetupRequest(
         role=args.role,
@@ -106,6 +111,13 @@ def _request(
         system_user=_user_name(context.owner_uid),
         replace_archive_command=args.replace_archive_command,
     )
+
+
+def _config_name(cluster: str) -> str:
+    """One file for each cluster: servers of one host may share a state directory, and each has
+    to archive under its own name. Raises ``UsageError``."""
+    check_cluster_name(cluster)
+    return "pgkeep.toml" if cluster == "main" else f"pgkeep-{cluster}.toml"
 
 
 def _check_program(path: str) -> None:
@@ -201,7 +213,7 @@ def _show(
         if plan.needs_restart:
             prefix = "" if applied else "-- "
             say(f"{prefix}Then restart the server: archive_mode and wal_level change only so.")
-        elif not applied and plan.steps:
+        if not applied and plan.steps:
             say("-- To have it done: pgkeep setup --apply")
 
     context.output.result(document, render)
