@@ -235,7 +235,7 @@ def test_table_has_no_colour_where_it_is_not_wanted() -> None:
 
 def test_program_that_only_root_can_read_is_refused_and_no_bug(monkeypatch) -> None:
     """A Python under /root, as version managers install it: imports would fail half-way."""
-    monkeypatch.setattr(privileges.os, "access", lambda place, mode: False)
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
     with pytest.raises(ConfigError, match="cannot read it") as refused:
         privileges._check_program_readable(privileges.Owner(os.geteuid(), os.getegid(), "a test"))
     assert "pip install" in str(refused.value.remedy)
