@@ -16,7 +16,7 @@ import pytest
 
 from pgkeep import __version__
 from pgkeep.__main__ import command_position
-from pgkeep.cli import failure, privileges
+from pgkeep.cli import failure, main, privileges
 from pgkeep.cli.context import Context
 from pgkeep.cli.log import log_line
 from pgkeep.cli.main import own_program
@@ -25,7 +25,7 @@ from pgkeep.cli.table import COMMANDS
 from pgkeep.errors import ConfigError, TargetNotReachable
 from tests.cli.test_help import run
 from tests.program import pgkeep_program
-from tests.server_user import popen_as_server_user, scrubbed_environment
+from tests.server_user import popen_as_server_user, scrubbed_environment, server_user
 
 
 class FakeCommand:
@@ -239,3 +239,39 @@ def test_program_that_only_root_can_read_is_refused_and_no_bug(monkeypatch) -> N
     with pytest.raises(ConfigError, match="cannot read it") as refused:
         privileges._check_program_readable(privileges.Owner(os.geteuid(), os.getegid(), "a test"))
     assert "pip install" in str(refused.value.remedy)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be mistaken for another user")
+def test_restore_by_root_uses_what_the_owner_of_the_data_directory_knows(
+    monkeypatch, tmp_path: Path
+) -> None:
+    """Else the fingerprint that ``init`` accepted would go on being refused by ``restore``."""
+    repository, state = tmp_path / "repository", tmp_path / "state"
+    for place in (repository, state):
+        place.mkdir()
+        os.chown(place, server_user().uid, -1)
+    monkeypatch.setattr(
+        privileges,
+        "state_directory",
+        lambda _, uid: state if uid == server_user().uid else tmp_path / "roots-own",
+    )
+    context = Context(
+        Namespace(),
+        Output(),
+        environ={"PGKEEP_REPO": f"file://{repository}", "PGHOST": str(tmp_path)},
+        program=("pgkeep",),
+        owner_uid=0,
+    )
+    assert privileges.state_owner(context) == server_user().uid
+    state.rmdir()
+    assert privileges.state_owner(context) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "told"), [("restore", "remove the directory"), ("backup", "No backup was made")]
+)
+def test_stopped_command_says_what_became_of_what_was_begun(command: str, told: str) -> None:
+    text = io.StringIO()
+    main._interrupted(KeyboardInterrupt(), Output(stderr=text), ["--cluster", "a", command])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert told in text.getvalue()

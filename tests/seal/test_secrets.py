@@ -59,6 +59,7 @@ def test_a_key_set_does_not_flood_a_log() -> None:
         "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0",
         "correct horse battery staple",
     ],
+    ids=["age", "lower case", "with a space", "host key", "ssh", "passphrase"],
 )
 def test_a_secret_given_as_a_recipient_is_not_repeated(secret: str) -> None:
     with pytest.raises(ConfigError) as caught:

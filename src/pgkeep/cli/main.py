@@ -23,6 +23,14 @@ from pgkeep.errors import Interrupted, PgkeepError
 
 EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143
 
+# What a person needs to know of what was begun.
+_AFTER_A_STOP = {
+    "backup": "No backup was made, and nothing unfinished is listed; run the command again.",
+    "restore": "If files were written already, no server starts them: remove the directory, then "
+    "run the command again.",
+    "demo": "Its servers are stopped, and its folder is removed.",
+}
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: handled like Ctrl-C everywhere, and told apart at the very end."""
@@ -41,7 +49,7 @@ def main(arguments: Sequence[str], *, environ: Mapping[str, str] | None = None) 
         close_quietly(output.stdout)
         return EXIT_PIPE
     except KeyboardInterrupt as error:
-        return _interrupted(error, output)
+        return _interrupted(error, output, arguments)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
@@ -88,15 +96,22 @@ def _package_on_path() -> tuple[str, ...]:
     return ("/usr/bin/env", f"PYTHONPATH={place}")
 
 
-def _interrupted(error: KeyboardInterrupt, output: Output) -> int:
+def _interrupted(error: KeyboardInterrupt, output: Output, arguments: Sequence[str]) -> int:
     terminated = isinstance(error, Terminated)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     known: PgkeepError = Interrupted(
         "Stopped by SIGTERM." if terminated else "Stopped.",
-        remedy="What was finished is kept; run the command again to go on.",
+        remedy=_AFTER_A_STOP.get(_command_of(arguments), "Run the command again when you like."),
     )
     known.exit_code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
     return failure.report(known, output, verbose=False)
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    from pgkeep.__main__ import command_position
+
+    at = command_position(arguments)
+    return "" if at is None else arguments[at]
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

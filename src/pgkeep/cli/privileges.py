@@ -68,6 +68,18 @@ def find_owner(context: Context) -> Owner | None:
     return _from_socket(context) or _from_server(context) or _from_directories(settings)
 
 
+def state_owner(context: Context) -> int:
+    """Whose state directory a command uses that stays root: what this host knows of repositories
+    is the data directory's owner's knowledge, and ``init`` corrects it there. Asks no server."""
+    settings = context.settings
+    if os.geteuid() != 0:
+        return context.owner_uid
+    owner = _from_socket(context) or _from_directories(settings)
+    if owner is not None and state_directory(settings, owner.uid).is_dir():
+        return owner.uid
+    return context.owner_uid
+
+
 def become(uid: int, *, gid: int | None = None) -> None:
     """Become another user for good: groups, ids, and the environment that follows from them."""
     try:

@@ -182,7 +182,8 @@ def _server_errors(what: str) -> AbstractContextManager[None]:
 
 def as_server_error(error: psycopg.Error, what: str) -> ServerError:
     """A driver's error as one sentence of what, why, and what to do."""
-    message = error.diag.message_primary or str(error)
+    # The driver's own words before libpq's say nothing.
+    message = error.diag.message_primary or str(error).removeprefix("connection is bad: ")
     if _is_malformed(error):
         # libpq quotes parts of a malformed connection string, which may be the password.
         message = re.sub(r'"[^"]*"', '"…"', message)

@@ -156,11 +156,12 @@ def fetch_access(context: Context, repository: Repository) -> FetchAccess:
 
 def run(context: Context, args: Namespace) -> int:
     """Plan; then show the plan, or do what it says and show what there is now."""
+    from pgkeep.cli.privileges import state_owner
     from pgkeep.restore.run import plan_restore, run_restore
 
     settings = context.settings
     options = restore_options(settings, args)
-    repository = open_repo(settings, context.owner_uid)
+    repository = open_repo(settings, state_owner(context))
     layout = current_layout(settings, repository)
     access = fetch_access(context, repository)
     with context.progress() as progress:
