@@ -160,6 +160,7 @@ def _tell(
             back.start()
             back.wait_until_open()
             recovery_seconds = time.monotonic() - began
+            say(f"  The copy was started; it recovered in {format_duration(recovery_seconds)}.")
             equal = _digest(back) == digest
             found = int(back.sql(f"SELECT count(*) FROM {LOST}"))
     stored = sum(
