@@ -59,9 +59,13 @@ def test_a_copy_archives_nothing_until_it_is_adopted(site: Site, wal: str) -> No
     assert "copy" in refused.stderr
     assert site.stored_wal() == before
 
-    for command in report.adopt[:2]:
-        run_as_server_user(["/bin/sh", "-c", command], env=copy.env)
-    copy.restart()
+    stop, *between, start = report.adopt
+    assert stop.endswith(" stop")
+    assert start.endswith(" start")
+    copy.stop()
+    for command in between:
+        run_as_server_user(["/bin/sh", "-c", _without_becoming(command)])
+    copy.start()
     assert copy.psql("SHOW archive_mode") == "on"
     copy.wait_archived()
     assert len(site.stored_wal()) > len(before)
@@ -251,3 +255,8 @@ def test_a_cluster_with_its_configuration_elsewhere_starts_from_the_directory_al
     assert copy.psql("SHOW data_directory") == str(into)
     assert copy.psql("SHOW hba_file") == f"{into}/pg_hba.conf"
     assert list((into / "pgkeep.config").rglob("a.conf"))
+
+
+def _without_becoming(command: str) -> str:
+    """The part of a printed command that runs as the owner, who we are already."""
+    return command.partition(" -- ")[2] or command

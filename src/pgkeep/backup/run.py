@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pgkeep.backup.attempt import Attempt
 from pgkeep.backup.attempt import BackupOptions as BackupOptions
 from pgkeep.backup.copy import CopiedFile, Copier, CopyFormat
+from pgkeep.backup.history import ensure_history
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackFiller, PackStream
 from pgkeep.backup.pins import Pin
@@ -126,6 +127,13 @@ def _start(attempt: Attempt, session: BackupSession, connection: ServerConnectio
     boot = boot_facts(attempt.directory.path, time.monotonic() - before)
     prove_data_directory(session, attempt.directory.path)
     attempt.manifest.add_fact("boot", boot)
+    ensure_history(
+        attempt.repository,
+        attempt.layout,
+        started.timeline,
+        pgdata=attempt.directory.path,
+        host=attempt.options.host,
+    )
     if not started.from_standby:
         attempt.progress.phase("checking that WAL arrives in the repository")
         session.switch_wal()

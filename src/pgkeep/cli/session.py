@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pgkeep.cli.context import Context
     from pgkeep.postgres.connection import ServerConnection
     from pgkeep.repository.identity import Repository, Unlock
-    from pgkeep.repository.layout import Layout
     from pgkeep.storage.interface import Store
 
 
@@ -95,21 +94,6 @@ def unlock_of(settings: Settings) -> Unlock:
     text = identity_text(settings)
     identities = tuple(read_identities(text)) if text is not None else ()
     return Unlock(identities, settings.passphrase)
-
-
-def current_layout(settings: Settings, repository: Repository) -> Layout:
-    """The keys of the cluster's present system. Raises ``UnknownSystem`` when there is none."""
-    from pgkeep.errors import UnknownSystem
-    from pgkeep.repository.layout import Layout
-    from pgkeep.repository.system import read_systems
-
-    known = read_systems(repository.store, settings.cluster)
-    if not known:
-        raise UnknownSystem(
-            f"The cluster {settings.cluster!r} is not known in {repository.store.url}.",
-            remedy="Check PGKEEP_CLUSTER, or run pgkeep init on the database host.",
-        )
-    return Layout(settings.cluster, known[-1].system_identifier)
 
 
 def connect_server(context: Context) -> ServerConnection:

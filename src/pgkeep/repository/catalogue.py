@@ -118,12 +118,7 @@ def read_catalogue(repository: Repository, layout: Layout) -> Catalogue:
 
     Raises ``IdentityNeeded``, and what the store raises.
     """
-    found = [
-        {info.key[len(prefix) :] for info in repository.store.list(prefix)}
-        for prefix in (layout.manifests, layout.manifest_copies)
-    ]
-    voids = {info.key[len(layout.voids) :] for info in repository.store.list(layout.voids)}
-    names = sorted((found[0] | found[1]) - voids)
+    found, names = _listed(repository.store, layout)
     if not names:
         return Catalogue((), ())
 
@@ -142,6 +137,11 @@ def read_catalogue(repository: Repository, layout: Layout) -> Catalogue:
         tuple(one for one in loaded if isinstance(one, Backup)),
         tuple(one for one in loaded if isinstance(one, Problem)),
     )
+
+
+def count_backups(store: Store, layout: Layout) -> int:
+    """How many backups exist, the unreadable too: three listings, and nothing is read."""
+    return len(_listed(store, layout)[1])
 
 
 def load_manifest(repository: Repository, layout: Layout, backup: Backup) -> Manifest:
@@ -235,6 +235,15 @@ def _closed(
         except (DamagedObject, ObjectNotFound, ValueError):
             continue
     return segment_name(timeline, segno, inventory.segment_size), None
+
+
+def _listed(store: Store, layout: Layout) -> tuple[list[set[str]], list[str]]:
+    """The names under each of the two prefixes, and those that are backups, oldest first."""
+    found, voids = (
+        [{info.key[len(prefix) :] for info in store.list(prefix)} for prefix in prefixes]
+        for prefixes in ((layout.manifests, layout.manifest_copies), (layout.voids,))
+    )
+    return found, sorted((found[0] | found[1]) - voids[0])
 
 
 def _either(

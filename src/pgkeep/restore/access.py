@@ -34,7 +34,7 @@ def choose_wal_mode(
         return "copied", "as asked"
     obstacle = access.obstacle or _obstacle(access, repository, owner)
     if obstacle is None:
-        return "fetch", "as asked" if wanted else f"{owner.name} can call pgkeep"
+        return "fetch", "as asked" if wanted else f"user {owner.name} can call pgkeep"
     if wanted == "fetch":
         raise RestoreError(
             "WAL cannot be fetched by the restored server.",
@@ -78,15 +78,17 @@ def fill_in(command: str, name: str, path: str) -> str:
 def _obstacle(access: FetchAccess, repository: Repository, owner: Owner) -> str | None:
     if not access.program or not Path(access.program[0]).is_absolute():
         return "the program has no absolute path"
-    tests = [("-x", access.program[0], f"{owner.name} cannot execute {access.program[0]}")]
+    tests = [("-x", access.program[0], f"user {owner.name} cannot execute {access.program[0]}")]
     if repository.keyring.sealed:
         if access.identity_file is None:
             return "the identity is not a file that the server could be told of"
         identity = str(access.identity_file)
-        tests.append(("-r", identity, f"{owner.name} cannot read the identity file {identity}"))
+        tests.append(
+            ("-r", identity, f"user {owner.name} cannot read the identity file {identity}")
+        )
     try:
         root = local_path(repository.store.url)
-        tests.append(("-r", f"{root}/pgkeep/repository", f"{owner.name} cannot read {root}"))
+        tests.append(("-r", f"{root}/pgkeep/repository", f"user {owner.name} cannot read {root}"))
     except PgkeepError:
         pass  # not a directory of this machine: the trial will tell
     for option, path, text in tests:

@@ -7,8 +7,6 @@ The plan is a value: what ``--dry-run`` shows is what the real run is handed. Th
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.restore.access import choose_wal_mode
 from pgkeep.restore.binaries import find_pg_ctl
+from pgkeep.restore.commands import start_command
 from pgkeep.restore.destination import (
     check_empty,
     find_owner,
@@ -134,19 +133,13 @@ def run_restore(
         len(work.placements.files),
         work.placements.written_bytes(),
         time.monotonic() - began,
-        _start_command(plan, pg_ctl, running),
+        start_command(
+            plan.options.into,
+            pg_ctl,
+            owner=plan.owner,
+            original_port=int(work.server_facts.get("port") or 5432) if running else None,
+        ),
         () if plan.options.continue_archiving else work.adopt,
         running,
         tuple(work.placements.failed),
     )
-
-
-def _start_command(plan: RestorePlan, pg_ctl: str | None, original_runs: bool) -> str:
-    words = [pg_ctl or "pg_ctl", "-D", str(plan.options.into)]
-    if original_runs:
-        words += ["-o", "-p 5433"]
-    line = " ".join([*map(shlex.quote, words), "start"])
-    if plan.owner.change:
-        become = "runuser -u" if shutil.which("runuser") else "sudo -u"
-        return f"{become} {shlex.quote(plan.owner.name)} -- {line}"
-    return line

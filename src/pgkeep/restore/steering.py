@@ -1,8 +1,8 @@
 """What makes the restored directory recover to its target, and then stay out of everybody's way.
 
 The settings go into ``postgresql.auto.conf``, which the server reads last: whatever the original's
-configuration says, these win. What stood there before is remembered, and ``pgkeep.adopt.sql``
-brings it back when the copy is to become the original.
+configuration says, these win. What stood there before is kept in ``pgkeep.adopt.conf``, for the
+day on which the copy is to become the original.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from pgkeep.postgres.conf import parse_conf, remove_recovery_settings, set_setti
 from pgkeep.postgres.control import ControlFile
 from pgkeep.postgres.exclusions import COPIED_WAL_DIRECTORY, COPY_MARK
 from pgkeep.postgres.recovery import copy_settings, raised_limits, recovery_settings
-from pgkeep.postgres.settings import RECOVERY_SETTINGS, STANDBY_SETTINGS
+from pgkeep.restore.commands import ADOPT_CONF
 from pgkeep.restore.extras import Extras
 from pgkeep.restore.plan import FetchAccess, RestorePlan
 
 AUTO_CONF = "postgresql.auto.conf"
 FETCH_CONFIG = "pgkeep.restore.toml"
 FETCH_STATE = "pgkeep.state"
-ADOPT_SQL = "pgkeep.adopt.sql"
 LIST_FILE = "list"
 
 COPIED_RESTORE_COMMAND = (
@@ -80,8 +79,8 @@ def write_settings(
 ) -> dict[str, str]:
     """Rewrite ``postgresql.auto.conf`` and ask for recovery; returns all settings written.
 
-    ``commands`` are the restore and the recovery-end command. What cannot hold in a copy any more
-    is remembered in ``pgkeep.adopt.sql``.
+    ``commands`` are the restore and the recovery-end command. What cannot hold in a copy is kept
+    in ``pgkeep.adopt.conf``.
     """
     major = plan.resolution.backup.head.postgres_major
     before = extras.read(AUTO_CONF) or ""
@@ -103,35 +102,16 @@ def write_settings(
     for stale in ("standby.signal", "postmaster.pid", "postmaster.opts"):
         extras.forget(stale)
     if copy:
-        extras.write_text(ADOPT_SQL, adopt_sql(settings, dict(parse_conf(before))))
+        extras.write_text(ADOPT_CONF, adopt_conf(before))
     return settings
 
 
-def adopt_sql(written: Mapping[str, str], before: Mapping[str, str]) -> str:
-    """The statements that bring back what a copy's settings replaced."""
-    lines = [
-        "-- Makes this restored copy the original: run it as a superuser, then restart the server.",
-        "-- (See the file pgkeep.copy beside this one.)",
-    ]
-    steering = {*RECOVERY_SETTINGS, *STANDBY_SETTINGS}
-    for name in written:
-        if name in before and name not in steering:
-            value = before[name].replace("'", "''")
-            lines.append(f"ALTER SYSTEM SET {name} = '{value}';")
-        else:
-            lines.append(f"ALTER SYSTEM RESET {name};")
-    return "\n".join(lines) + "\n"
-
-
-def adopt_commands(into: Path, pg_ctl: str | None) -> tuple[str, ...]:
-    """What makes a copy the original, one command a line."""
-    place = shlex.quote(str(into))
-    psql = "psql" if pg_ctl is None else shlex.quote(str(Path(pg_ctl).with_name("psql")))
-    ctl = shlex.quote(pg_ctl) if pg_ctl else "pg_ctl"
+def adopt_conf(before: str) -> str:
+    """``postgresql.auto.conf`` as the original had it, but for what steers a recovery."""
     return (
-        f"{psql} -X -v ON_ERROR_STOP=1 -d postgres -f {place}/{ADOPT_SQL}",
-        f"rm {place}/{COPY_MARK} {place}/{ADOPT_SQL}",
-        f"{ctl} -D {place} restart",
+        "# Becomes postgresql.auto.conf when this restored copy is made the original; see the\n"
+        "# file pgkeep.copy beside this one. What ALTER SYSTEM set in the copy is not in it.\n"
+        + remove_recovery_settings(before)
     )
 
 

@@ -26,6 +26,7 @@ from pgkeep.restore import steering
 from pgkeep.restore.access import try_fetch
 from pgkeep.restore.backup_manifest import FILE_NAME, ManifestFile, build_backup_manifest
 from pgkeep.restore.binaries import find_pg_ctl
+from pgkeep.restore.commands import adopt_commands
 from pgkeep.restore.config_files import KEPT_DIRECTORY, restore_outside_files
 from pgkeep.restore.crc import crc32c
 from pgkeep.restore.destination import (
@@ -203,7 +204,7 @@ class Restoration:
         if self.plan.options.continue_archiving:
             return
         pg_ctl = find_pg_ctl(self._head.postgres_major)
-        self.adopt = steering.adopt_commands(self._into, pg_ctl)
+        self.adopt = adopt_commands(self._into, pg_ctl, owner=self.plan.owner)
         facts = {
             "from": {
                 "repository": self._repository.store.url,

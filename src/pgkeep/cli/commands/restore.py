@@ -234,12 +234,14 @@ def _render_report(context: Context, report: RestoreReport) -> None:
         say("It takes the original's place, and archives as the original did.")
     else:
         say("It is a copy: it archives nothing and disturbs nobody.")
-        titles = ["make it the original", *[""] * len(report.adopt)]
-        rows += list(zip(titles, report.adopt, strict=False))
     for line in pairs(rows):
         say(line)
     if report.original_runs:
         say("The original runs on this machine, so the copy is started on another port.")
+    if report.adopt:
+        say("To make it the original, when the old one is stopped for good:")
+    for command in report.adopt:
+        say(f"  {command}")
     if report.failed_pages:
         shown = ", ".join(f"{path} page {page}" for path, page in report.failed_pages[:10])
         context.output.warn(

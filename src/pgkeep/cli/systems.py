@@ -1,0 +1,151 @@
+"""Which of a cluster's systems a command means, and which others there are.
+
+A cluster that was created anew (initdb, ``pg_upgrade``) goes on under its name with another system
+identifier. What was kept of the earlier one stays in the repository, and is reached by
+``--system``. A system that came back, restored in place of its successor, is the present one again.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pgkeep.cli.render import moment
+from pgkeep.config import Settings
+from pgkeep.errors import TargetNotReachable, UnknownSystem, UsageError
+from pgkeep.repository.catalogue import count_backups
+from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.system import System, read_systems
+from pgkeep.units import from_utc_text, show_moment
+
+
+@dataclass(frozen=True)
+class KnownSystem:
+    """One system of a cluster. ``until`` is when another took its place, None for the present one.
+
+    ``backups`` counts also those that cannot be read.
+    """
+
+    system_identifier: int
+    since: datetime
+    until: datetime | None
+    backups: int
+
+    @property
+    def backups_text(self) -> str:
+        return f"{self.backups} backup{'' if self.backups == 1 else 's'}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``; identifiers are texts, since they exceed what JSON readers keep exact."""
+        return {
+            "system_identifier": str(self.system_identifier),
+            "since": self.since,
+            "until": self.until,
+            "present": self.until is None,
+            "backups": self.backups,
+        }
+
+
+def add_system_argument(parser: ArgumentParser) -> None:
+    """The option that reaches earlier systems."""
+    group = parser.add_argument_group("which cluster")
+    group.add_argument(
+        "--system", metavar="ID", help="an earlier system of this cluster, as list names it"
+    )
+
+
+def system_layout(settings: Settings, repository: Repository, *, system: str | None) -> Layout:
+    """The keys of the system that was asked for, else of the cluster's present one.
+
+    Raises ``UnknownSystem``, ``UsageError``.
+    """
+    records = _records(settings, repository)
+    if system is None:
+        return Layout(settings.cluster, records[-1].system_identifier)
+    known = list(dict.fromkeys(record.system_identifier for record in records))
+    shown = f"Known are, oldest first: {', '.join(map(str, known))}."
+    if not (system.isascii() and system.isdecimal()):
+        raise UsageError(f"--system {system!r} is not a system identifier.", remedy=shown)
+    if int(system) not in known:
+        raise UnknownSystem(
+            f"The cluster {settings.cluster!r} never was system {system}.",
+            remedy=shown,
+            system=system,
+        )
+    return Layout(settings.cluster, int(system))
+
+
+def restorable_layout(settings: Settings, repository: Repository, *, system: str | None) -> Layout:
+    """As :func:`system_layout`, for a restore, which wants a system that has backups.
+
+    Raises also ``TargetNotReachable``, when the present one has none and an earlier one has.
+    """
+    layout = system_layout(settings, repository, system=system)
+    if system is not None or len(_records(settings, repository)) == 1:
+        return layout
+    *earlier, present = known_systems(settings, repository)
+    earlier = [one for one in earlier if one.backups]
+    if present.backups or not earlier:
+        return layout
+    last = earlier[-1]
+    until = f" (until {show_moment(last.until)})" if last.until else ""
+    raise TargetNotReachable(
+        f"There is no backup of {settings.cluster!r} as it is now, system "
+        f"{present.system_identifier}, in {repository.store.url}.",
+        why=f"An earlier system, {last.system_identifier}{until}, has {last.backups_text}.",
+        remedy="If that is the one you want: pgkeep restore "
+        f"--system {last.system_identifier}, with the options as before.",
+        system=present.system_identifier,
+        earlier=last.system_identifier,
+    )
+
+
+def known_systems(settings: Settings, repository: Repository) -> list[KnownSystem]:
+    """All systems of a cluster, each once, the present one last. Raises ``UnknownSystem``."""
+    records = _records(settings, repository)
+    ends = [from_utc_text(record.since) for record in records[1:]]
+    found: dict[int, KnownSystem] = {}
+    for record, until in zip(records, [*ends, None], strict=True):
+        number = record.system_identifier
+        before = found.pop(number, None)
+        found[number] = KnownSystem(
+            number,
+            before.since if before else from_utc_text(record.since),
+            until,
+            before.backups
+            if before
+            else count_backups(repository.store, Layout(settings.cluster, number)),
+        )
+    return list(found.values())
+
+
+def other_system_lines(
+    systems: Sequence[KnownSystem], layout: Layout, *, now: datetime
+) -> list[str]:
+    """A line for each system that has backups and is not the one that is shown."""
+    lines = []
+    for one in systems:
+        if not one.backups or one.system_identifier == layout.system_identifier:
+            continue
+        has = "has" if one.until else "(the present one) has"
+        title = f"system {one.system_identifier} {has} {one.backups_text}: pgkeep list"
+        if one.until is None:
+            lines.append(f"S{title[1:]}")
+            continue
+        title = title.replace(" has", f" (until {moment(one.until, now)}) has", 1)
+        lines.append(f"An earlier {title} --system {one.system_identifier}")
+    return lines
+
+
+def _records(settings: Settings, repository: Repository) -> list[System]:
+    records = read_systems(repository.store, settings.cluster)
+    if not records:
+        raise UnknownSystem(
+            f"The cluster {settings.cluster!r} is not known in {repository.store.url}.",
+            remedy="Check PGKEEP_CLUSTER, or run pgkeep init on the database host.",
+        )
+    return records
