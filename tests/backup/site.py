@@ -97,9 +97,22 @@ class Site:
             )
 
     def start_program(self, *options: str) -> subprocess.Popen[str]:
-        """``pgkeep backup`` as the server's user."""
+        """``pgkeep backup`` as the server's user, with SIGINT not ignored.
+
+        A shell has it ignored in what it starts in the background, a run of tests for example.
+        """
         return popen_as_server_user(
-            [pgkeep_program(), "--config", self.config, "backup", "--jobs", "2", *options],
+            [
+                "env",
+                "--default-signal=INT",
+                pgkeep_program(),
+                "--config",
+                self.config,
+                "backup",
+                "--jobs",
+                "2",
+                *options,
+            ],
             env=self.server.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -24,9 +24,10 @@ def page(block: int, *, lsn: Lsn = OLD, spoilt: bool = False) -> bytes:
     """A page as a server writes it; ``spoilt`` has one bit flipped since."""
     content = bytearray(os.urandom(PAGE))
     struct.pack_into("=II", content, 0, lsn >> 32, lsn & 0xFFFFFFFF)
+    struct.pack_into("=H", content, 14, 4096)  # pd_upper: zero would mark a new page
     made = bytearray(stamp(content, block))
     if spoilt:
-        made[5000] ^= 4
+        made[8] ^= 4  # in pd_checksum: one page in 65,536 survives a flip elsewhere
     return bytes(made)
 
 

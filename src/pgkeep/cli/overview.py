@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgkeep.cli.context import Context
-from pgkeep.cli.session import current_layout, open_repo
+from pgkeep.cli.session import open_repo
+from pgkeep.cli.systems import KnownSystem, known_systems, system_layout
 from pgkeep.errors import NoSuchBackup
 from pgkeep.repository.catalogue import (
     Backup,
@@ -27,9 +28,10 @@ _USUAL_SEGMENT = 16 << 20
 
 @dataclass(frozen=True)
 class ClusterView:
-    """One cluster in the repository, under its present system identifier; backups oldest first.
+    """One cluster in the repository, under one of its systems; backups oldest first.
 
-    ``problems`` are backups that exist and cannot be read.
+    ``problems`` are backups that exist and cannot be read. ``systems`` are all that it had,
+    the present one last.
     """
 
     repository: Repository
@@ -39,6 +41,13 @@ class ClusterView:
     inventory: WalInventory
     windows: tuple[Window, ...]
     stored_bytes: int
+    systems: tuple[KnownSystem, ...]
+
+    @property
+    def system_option(self) -> str:
+        """What a command needs to reach the system that is shown; empty for the present one."""
+        shown = self.layout.system_identifier
+        return "" if shown == self.systems[-1].system_identifier else f" --system {shown}"
 
     def find(self, name: str) -> Backup:
         """A backup by its name, an unmistakable beginning of it, or ``latest``.
@@ -59,13 +68,21 @@ class ClusterView:
         )
 
     def is_good(self, backup: Backup) -> bool:
-        return is_good(backup, self.inventory)
+        return is_good(backup, self.inventory) and self.obstacle(backup) is None
+
+    def obstacle(self, backup: Backup) -> str | None:
+        """Why a backup cannot be restored; None when it can. Damaged pages are no obstacle."""
+        if not is_complete(backup, self.inventory):
+            return "WAL is missing"
+        if self.inventory.history(backup.head.timeline) is None:
+            return f"the history file of timeline {backup.head.timeline} is missing"
+        return None
 
     def notes(self, backup: Backup) -> list[str]:
         """What a person should know about a backup, most important first."""
         found = []
-        if not is_complete(backup, self.inventory):
-            found.append("cannot be restored: WAL is missing")
+        if obstacle := self.obstacle(backup):
+            found.append(f"cannot be restored: {obstacle}")
         if backup.head.failed_pages:
             found.append(f"{backup.head.failed_pages} damaged pages")
         if not all(backup.copies):
@@ -79,14 +96,24 @@ def view_cluster(context: Context) -> ClusterView:
     """Read the catalogue. Raises what opening and listing raise, ``IdentityNeeded`` above all."""
     settings = context.settings
     repository = open_repo(settings, context.owner_uid)
-    layout = current_layout(settings, repository)
+    layout = system_layout(settings, repository, system=context.args.system)
+    systems = known_systems(settings, repository)
     backups, problems = read_catalogue(repository, layout)
     segment = backups[-1].head.wal_segment_size if backups else _USUAL_SEGMENT
     inventory = read_inventory(repository, layout, segment)
     windows = recovery_windows(repository, layout, backups, inventory)
     stored = sum(info.size_bytes for info in repository.store.list(f"{layout.cluster}/"))
     context.log.info("catalogue", backups=len(backups), windows=len(windows))
-    return ClusterView(repository, layout, backups, problems, inventory, tuple(windows), stored)
+    return ClusterView(
+        repository,
+        layout,
+        backups,
+        problems,
+        inventory,
+        tuple(windows),
+        stored,
+        tuple(systems),
+    )
 
 
 def repository_document(repository: Repository) -> dict[str, Any]:

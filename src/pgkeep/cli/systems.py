@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -84,13 +84,12 @@ def restorable_layout(settings: Settings, repository: Repository, *, system: str
 
     Raises also ``TargetNotReachable``, when the present one has none and an earlier one has.
     """
-    layout = system_layout(settings, repository, system=system)
-    if system is not None or len(_records(settings, repository)) == 1:
-        return layout
+    if system is not None:
+        return system_layout(settings, repository, system=system)
     *earlier, present = known_systems(settings, repository)
     earlier = [one for one in earlier if one.backups]
     if present.backups or not earlier:
-        return layout
+        return Layout(settings.cluster, present.system_identifier)
     last = earlier[-1]
     until = f" (until {show_moment(last.until)})" if last.until else ""
     raise TargetNotReachable(
@@ -111,15 +110,11 @@ def known_systems(settings: Settings, repository: Repository) -> list[KnownSyste
     found: dict[int, KnownSystem] = {}
     for record, until in zip(records, [*ends, None], strict=True):
         number = record.system_identifier
-        before = found.pop(number, None)
-        found[number] = KnownSystem(
-            number,
-            before.since if before else from_utc_text(record.since),
-            until,
-            before.backups
-            if before
-            else count_backups(repository.store, Layout(settings.cluster, number)),
-        )
+        known = found.pop(number, None)  # it came back: it moves to the end
+        if known is None:
+            backups = count_backups(repository.store, Layout(settings.cluster, number))
+            known = KnownSystem(number, from_utc_text(record.since), until, backups)
+        found[number] = replace(known, until=until)
     return list(found.values())
 
 
@@ -129,15 +124,16 @@ def other_system_lines(
     """A line for each system that has backups and is not the one that is shown."""
     lines = []
     for one in systems:
-        if not one.backups or one.system_identifier == layout.system_identifier:
+        number = one.system_identifier
+        if not one.backups or number == layout.system_identifier:
             continue
-        has = "has" if one.until else "(the present one) has"
-        title = f"system {one.system_identifier} {has} {one.backups_text}: pgkeep list"
         if one.until is None:
-            lines.append(f"S{title[1:]}")
-            continue
-        title = title.replace(" has", f" (until {moment(one.until, now)}) has", 1)
-        lines.append(f"An earlier {title} --system {one.system_identifier}")
+            lines.append(f"The present system {number} has {one.backups_text}: pgkeep list")
+        else:
+            lines.append(
+                f"An earlier system {number} (until {moment(one.until, now)}) has "
+                f"{one.backups_text}: pgkeep list --system {number}"
+            )
     return lines
 
 

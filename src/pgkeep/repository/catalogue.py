@@ -237,13 +237,13 @@ def _closed(
     return segment_name(timeline, segno, inventory.segment_size), None
 
 
-def _listed(store: Store, layout: Layout) -> tuple[list[set[str]], list[str]]:
+def _listed(store: Store, layout: Layout) -> tuple[tuple[set[str], set[str]], list[str]]:
     """The names under each of the two prefixes, and those that are backups, oldest first."""
-    found, voids = (
-        [{info.key[len(prefix) :] for info in store.list(prefix)} for prefix in prefixes]
-        for prefixes in ((layout.manifests, layout.manifest_copies), (layout.voids,))
+    prefixes = (layout.manifests, layout.manifest_copies, layout.voids)
+    first, second, voids = (
+        {info.key[len(prefix) :] for info in store.list(prefix)} for prefix in prefixes
     )
-    return found, sorted((found[0] | found[1]) - voids[0])
+    return (first, second), sorted((first | second) - voids)
 
 
 def _either(

@@ -10,6 +10,7 @@ from typing import Any
 from pgkeep.cli.context import Context
 from pgkeep.cli.overview import ClusterView, repository_document, view_cluster
 from pgkeep.cli.render import ago, moment, short_moment
+from pgkeep.cli.systems import add_system_argument, other_system_lines
 from pgkeep.repository.catalogue import Backup, Window
 from pgkeep.units import format_duration, format_size
 
@@ -22,7 +23,8 @@ _DAY_SECONDS = 86400
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """No arguments of its own."""
+    """Which of the cluster's systems."""
+    add_system_argument(parser)
 
 
 def run(context: Context, args: Namespace) -> int:
@@ -39,6 +41,7 @@ def _document(view: ClusterView) -> dict[str, Any]:
     return {
         "cluster": view.layout.cluster,
         "system_identifier": str(view.layout.system_identifier),
+        "systems": [system.as_dict() for system in view.systems],
         "repository": repository_document(view.repository),
         "stored_bytes": view.stored_bytes,
         "wal_bytes": view.inventory.stored_bytes,
@@ -69,9 +72,18 @@ def _render(context: Context, view: ClusterView, now: datetime) -> None:
     say = context.output.say
     say(_headline(view))
     say()
-    if not view.backups:
+    if view.backups:
+        _render_backups(context, view, now)
+    elif view.system_option:
+        say("There is no backup of this system.")
+    else:
         say("There is no backup yet. Make one with: pgkeep backup")
-        return
+    for line in other_system_lines(view.systems, view.layout, now=now):
+        say(line)
+
+
+def _render_backups(context: Context, view: ClusterView, now: datetime) -> None:
+    say = context.output.say
     for line in window_lines(view, now):
         say(line)
     say()
@@ -106,7 +118,9 @@ def _headline(view: ClusterView) -> str:
 def window_lines(view: ClusterView, now: datetime) -> list[str]:
     """The recovery windows, the newest last; loud when there is none."""
     if not view.windows:
-        return ["No moment can be restored to: no backup has all the WAL that it needs."]
+        return [
+            "No moment can be restored to: no backup has all the WAL and history that it needs."
+        ]
     lines = ["You can go back to any moment"]
     for window in view.windows:
         reached = f"{moment(window.to_moment, now)} ({ago(window.to_moment, now)})"

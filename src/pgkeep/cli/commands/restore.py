@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
 from pgkeep.cli.render import pairs
-from pgkeep.cli.session import current_layout, open_repo
+from pgkeep.cli.session import open_repo
+from pgkeep.cli.systems import add_system_argument, restorable_layout
 from pgkeep.config import Settings
 from pgkeep.errors import UsageError
 from pgkeep.units import format_duration, format_size, show_moment
@@ -49,6 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--owner", metavar="USER", help="as root: whose the files will be (default: DIR's owner)"
     )
     _add_targets(parser)
+    add_system_argument(parser)
     group = parser.add_argument_group("what then")
     group.add_argument(
         "--action",
@@ -162,7 +164,7 @@ def run(context: Context, args: Namespace) -> int:
     settings = context.settings
     options = restore_options(settings, args)
     repository = open_repo(settings, state_owner(context))
-    layout = current_layout(settings, repository)
+    layout = restorable_layout(settings, repository, system=args.system)
     access = fetch_access(context, repository)
     with context.progress() as progress:
         plan = plan_restore(repository, layout, options, access=access, progress=progress)

@@ -11,6 +11,7 @@ from pgkeep.cli.commands.list import short_version
 from pgkeep.cli.context import Context
 from pgkeep.cli.overview import ClusterView, view_cluster
 from pgkeep.cli.render import ago, moment, pairs
+from pgkeep.cli.systems import add_system_argument
 from pgkeep.repository.catalogue import Backup, load_manifest
 from pgkeep.repository.manifest import Manifest
 from pgkeep.units import format_duration, format_rate, format_size, from_utc_text
@@ -23,8 +24,9 @@ EXAMPLES = (
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Which backup."""
+    """Which backup, of which system."""
     parser.add_argument("backup", metavar="ID", help="its name, as list shows it, or latest")
+    add_system_argument(parser)
 
 
 def run(context: Context, args: Namespace) -> int:
@@ -66,6 +68,7 @@ def _render(
     ended = from_utc_text(head.ended)
     reach = facts["restorable_to"]
     rate = format_rate(head.database_bytes / head.copy_seconds) if head.copy_seconds else "-"
+    obstacle = view.obstacle(backup) or "WAL is missing"
     standby = " (a standby)" if head.from_standby else ""
     rows = [
         ("cluster", f"{head.cluster}, system {head.system_identifier}, timeline {head.timeline}"),
@@ -74,7 +77,7 @@ def _render(
         ("ended", f"{moment(ended, now)} ({ago(ended, now)})"),
         ("took", f"{format_duration(head.total_seconds)}, copied at {rate}"),
         ("WAL", f"{head.start_lsn} to {head.stop_lsn}"),
-        ("reaches to", moment(reach, now) if reach else "nowhere: WAL is missing"),
+        ("reaches to", moment(reach, now) if reach else f"nowhere: {obstacle}"),
         ("database", f"{format_size(head.database_bytes)} in {head.files} files"),
         ("stored", f"{format_size(head.stored_bytes)} in {facts['packs']} packs"),
         ("page checksums", "on, verified" if head.checksums else "off: pages were not verified"),
@@ -88,4 +91,5 @@ def _render(
         context.output.say(f"  damaged: {row['file']}, {row['pages']} pages")
     if reach:
         context.output.say()
-        context.output.say(f"To restore it: pgkeep restore --into DIRECTORY --backup {head.backup}")
+        which = f"--backup {head.backup}{view.system_option}"
+        context.output.say(f"To restore it: pgkeep restore --into DIRECTORY {which}")
