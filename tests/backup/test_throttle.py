@@ -86,7 +86,7 @@ def test_low_priority_is_low_for_the_workers_and_fails_nowhere() -> None:
     program = """
         import os, threading
         from pgkeep.backup.throttle import lower_priority
-        os.nice(3)
+        print(os.nice(3))
         lower_priority(); lower_priority()
         seen = []
         def look():
@@ -105,4 +105,7 @@ def test_low_priority_is_low_for_the_workers_and_fails_nowhere() -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.stdout.split() == ["10", "15"]
+    before, lowered, lower_still = map(int, done.stdout.split())
+    # Backups made in this very process may have lowered it, and with it the program, before.
+    assert lowered == max(before, 10)
+    assert lower_still == lowered + 5
