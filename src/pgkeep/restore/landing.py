@@ -1,10 +1,12 @@
 """Writing the files: packs are read front to back, and each frame's pages go where they belong.
 
-The unit of work is a stretch of one pack of up to 8 MiB, read at once; whoever is free takes the
-next. So a pack is read once whatever files it serves, the workers finish together, and memory
-is a few stretches. For each frame Python does a dozen calls; decrypting, decompressing and
-writing run in C without the GIL. (Tried: one task a pack, which leaves a core idle for the
-last of them; whole packs in memory, which brings nothing on a local disk.)
+The unit of work is a stretch of one pack of up to 8 MiB, read at once. Each worker has a share of
+its own, far from the others', and helps with the largest that is left when it is done: packs that
+were written one after the other hold pieces of the same file, and two threads that write into one
+file spin on its inode's lock. So a pack is read once whatever files it serves, the workers finish
+together, and memory is a few stretches. For each frame Python does a dozen calls; decrypting,
+decompressing and writing run in C without the GIL. (Tried: one task a pack, which leaves a core
+idle for the last of them; whole packs in memory, which brings nothing on a local disk.)
 
 A frame is verified before a byte of it is written: AES-GCM if sealed, zstd's checksum and length
 always. Files are made in their full size first, so pages that are all zeros stay holes. A
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -81,12 +84,12 @@ class Lander:
             self._land(syncer, jobs)
 
     def _land(self, syncer: Syncer, jobs: int) -> None:
-        stretches = self._stretches()
+        shares = _shares(list(self._stretches()), jobs)
 
-        def work() -> None:
+        def work(number: int) -> None:
             worker = _Worker(self, syncer)
             try:
-                while (stretch := self._next(stretches)) is not None:
+                while (stretch := self._next(shares, number)) is not None:
                     worker.land(stretch)
             except BaseException:
                 self._stop.set()
@@ -95,7 +98,7 @@ class Lander:
                 worker.close()
 
         with ThreadPoolExecutor(jobs, thread_name_prefix="restore") as pool:
-            futures = [pool.submit(work) for _ in range(jobs)]
+            futures = [pool.submit(work, number) for number in range(jobs)]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             except BaseException:
@@ -178,9 +181,14 @@ class Lander:
             except OSError as error:
                 raise unwritable(path, error) from error
 
-    def _next(self, stretches: Iterator[Stretch]) -> Stretch | None:
+    def _next(self, shares: list[deque[Stretch]], number: int) -> Stretch | None:
         with self._lock:
-            return None if self._stop.is_set() else next(stretches, None)
+            if self._stop.is_set():
+                return None
+            if shares[number]:
+                return shares[number].popleft()
+            largest = max(shares, key=len)
+            return largest.pop() if largest else None
 
     def _stretches(self) -> Iterator[Stretch]:
         """Cut the ordered placements where the pack changes, a gap is wide, or 8 MiB are full."""
@@ -197,6 +205,12 @@ class Lander:
             end = offset[at - 1] + PREFIX_SIZE + stored[at - 1]
             yield Stretch(pack[start], start, at, begin, end - begin)
             start = at
+
+
+def _shares(stretches: list[Stretch], jobs: int) -> list[deque[Stretch]]:
+    """One run of neighbours for each worker."""
+    each = -(-len(stretches) // jobs)
+    return [deque(stretches[number * each : (number + 1) * each]) for number in range(jobs)]
 
 
 class _Worker:
