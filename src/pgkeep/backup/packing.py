@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
 
 from pgkeep.errors import Interrupted
 from pgkeep.repository.identity import Repository
@@ -18,6 +19,7 @@ from pgkeep.repository.map import FrameAddress
 from pgkeep.repository.pack import BUFFER_BYTES, PackInfo, PackWriter
 from pgkeep.seal.envelope import FrameRef
 from pgkeep.seal.keyring import PageHashKey
+from pgkeep.storage.direct import aligned_buffer
 
 _SPARE_BUFFERS = 2  # with one, workers that finish at the same moment wait for the disk
 _INDEX_BYTES = 2 << 20
@@ -41,9 +43,9 @@ class PackStream:
         self.attempt = attempt
         self._repository, self._layout = repository, layout
         self._page_size, self._hash_key, self._level = page_size, hash_key, level
-        self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._buffers: queue.SimpleQueue[mmap] = queue.SimpleQueue()
         for _ in range(writers + _SPARE_BUFFERS):
-            self._buffers.put(bytearray(BUFFER_BYTES))
+            self._buffers.put(aligned_buffer(BUFFER_BYTES))
         self._pool = ThreadPoolExecutor(max(2, writers), thread_name_prefix="store")
         self._lock = threading.Lock()
         self._numbers = 0
@@ -79,7 +81,7 @@ class PackStream:
         if self.failure is not None:
             raise self.failure
 
-    def new_pack(self, *, buffer: bytearray | None = None) -> PackWriter:
+    def new_pack(self, *, buffer: mmap | None = None) -> PackWriter:
         with self._lock:
             self._numbers += 1
             number = self._numbers
@@ -93,7 +95,7 @@ class PackStream:
             buffer=buffer,
         )
 
-    def take_buffer(self) -> bytearray:
+    def take_buffer(self) -> mmap:
         """A buffer of the pool; waits for one. Raises what a store raised meanwhile."""
         while True:
             self.check()
@@ -102,7 +104,7 @@ class PackStream:
             except queue.Empty:
                 continue
 
-    def submit(self, writer: PackWriter, buffer: bytearray | None) -> None:
+    def submit(self, writer: PackWriter, buffer: mmap | None) -> None:
         """Store a finished pack in the background."""
         info, view = writer.finish()
 
@@ -128,7 +130,7 @@ class PackFiller:
     def __init__(self, stream: PackStream, *, pooled: bool) -> None:
         self._stream, self._pooled = stream, pooled
         self._writer: PackWriter | None = None
-        self._buffer: bytearray | None = None
+        self._buffer: mmap | None = None
         self._hash_bytes = 0
 
     def add_data(self, plain: object, hashes: bytes) -> FrameAddress:

@@ -108,10 +108,10 @@ def event_of(
 
 def is_sound(record: bytes) -> bool:
     """Whether the record's checksum matches."""
-    import google_crc32c
+    import crc32c
 
     (stored,) = struct.unpack_from("<I", record, _CRC_OFFSET)
-    computed = google_crc32c.value(record[RECORD_HEADER_SIZE:] + record[:_CRC_OFFSET])
+    computed = crc32c.crc32c(record[RECORD_HEADER_SIZE:] + record[:_CRC_OFFSET])
     return bool(computed == stored)
 
 

@@ -19,6 +19,10 @@ from pgkeep.seal import envelope
 from pgkeep.seal.envelope import DATA, METADATA, EnvelopeWriter, FrameRef
 from pgkeep.seal.keyring import HASH_NONE, Keyring, PageHashKey
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mmap import mmap
+
 PACK_BYTES = 32 << 20
 """A pack is closed when it has grown to this size; one frame and the index come on top."""
 
@@ -81,7 +85,7 @@ class PackWriter:
         page_size: int,
         hash_key: PageHashKey = NO_HASHES,
         level: int = 1,
-        buffer: bytearray | None = None,
+        buffer: bytearray | mmap | None = None,
     ) -> None:
         self.attempt, self.number = attempt, number
         self._page_size, self._hash_key = page_size, hash_key

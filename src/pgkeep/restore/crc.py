@@ -20,11 +20,11 @@ _ONE = 1 << 31
 _MASK = 0xFFFFFFFF
 
 
-def crc32c(data: bytes) -> int:
+def crc32c(data: bytes | memoryview) -> int:
     """The CRC-32C of some bytes, by the processor's instruction where it has one."""
-    import google_crc32c
+    from crc32c import crc32c as of_bytes
 
-    return int(google_crc32c.value(data))
+    return int(of_bytes(data))
 
 
 def combine(first: int, second: int, second_length: int) -> int:

@@ -28,9 +28,12 @@ from pgkeep.repository.layout import Layout
 from pgkeep.restore import crc
 from pgkeep.restore.placement import Placement, Placements
 from pgkeep.restore.syncing import Syncer, unwritable
-from pgkeep.seal.envelope import DATA, PREFIX_SIZE, FrameOpener, damaged
+from pgkeep.seal.envelope import DATA, MAX_FRAME, PREFIX_SIZE, FrameOpener, Scratch, damaged
+from pgkeep.storage.direct import aligned_buffer, write_at
 
 STRETCH_BYTES = 8 << 20
+FRAME_BYTES = 1 << 20
+_THREADS_PER_JOB = 2
 _GAP_BYTES = 256 << 10
 
 
@@ -84,7 +87,8 @@ class Lander:
             self._land(syncer, jobs)
 
     def _land(self, syncer: Syncer, jobs: int) -> None:
-        shares = _shares(list(self._stretches()), jobs)
+        threads = jobs * _THREADS_PER_JOB
+        shares = _shares(list(self._stretches()), threads)
 
         def work(number: int) -> None:
             worker = _Worker(self, syncer)
@@ -97,8 +101,8 @@ class Lander:
             finally:
                 worker.close()
 
-        with ThreadPoolExecutor(jobs, thread_name_prefix="restore") as pool:
-            futures = [pool.submit(work, number) for number in range(jobs)]
+        with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:
+            futures = [pool.submit(work, number) for number in range(threads)]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             except BaseException:
@@ -123,8 +127,11 @@ class Lander:
 
     # -- for workers ------------------------------------------------------------------------------
 
+    def key(self, pack: int) -> str:
+        return self._all.packs[pack].key(self._layout)
+
     def read(self, stretch: Stretch) -> bytes:
-        key = self._all.packs[stretch.pack].key(self._layout)
+        key = self.key(stretch.pack)
         data = self._repository.store.get_range(key, stretch.offset, stretch.length)
         if len(data) != stretch.length:
             raise damaged(key, f"it ends before byte {stretch.offset + stretch.length}")
@@ -151,7 +158,7 @@ class Lander:
     def path(self, file: int) -> Path:
         return self._place(file)
 
-    def note(self, index: int, data: bytes) -> None:
+    def note(self, index: int, data: memoryview) -> None:
         self._checksums[index] = crc.crc32c(data)
         self._lengths[index] = len(data)
         self._advance(len(data))
@@ -220,46 +227,51 @@ class _Worker:
         self._lander, self._syncer = lander, syncer
         self._file = -1
         self._handle = -1
+        self._scratch = Scratch()
+        self._room = memoryview(aligned_buffer(FRAME_BYTES))
 
     def land(self, stretch: Stretch) -> None:
         lander = self._lander
         opener = lander.opener(stretch.pack)
         data = memoryview(lander.read(stretch))
-        plain, opened = b"", -1
+        plain, opened = memoryview(b""), -1
         for index, row in enumerate(lander.rows(stretch), stretch.start):
             if row.number != opened:
                 begin = row.offset - stretch.offset + PREFIX_SIZE
                 packed = data[begin : begin + row.stored]
-                plain = opener.open(packed, number=row.number, kind=DATA, plain=row.plain)
+                plain = self._room_for(row)
+                opener.open_into(packed, plain, number=row.number, kind=DATA, scratch=self._scratch)
                 opened = row.number
             self._write(index, row, plain)
+
+    def _room_for(self, row: Placement) -> memoryview:
+        if row.plain > len(self._room):
+            if row.plain > MAX_FRAME:
+                key = self._lander.key(row.pack)
+                raise damaged(key, f"frame {row.number} announces an impossible size")
+            self._room = memoryview(aligned_buffer(row.plain))
+        return self._room[: row.plain]
 
     def close(self) -> None:
         if self._handle >= 0:
             os.close(self._handle)
         self._handle = self._file = -1
 
-    def _write(self, index: int, row: Placement, plain: bytes) -> None:
+    def _write(self, index: int, row: Placement, plain: memoryview) -> None:
         size = self._lander.page_size
         target = row.first * size
         start = row.inside * size
         length = min(row.pages * size, self._lander.size_of(row.file) - target)
-        piece = plain if length == len(plain) else plain[start : start + length]
+        piece = plain[start : start + length]
         try:
             if row.file != self._file:
                 self.close()
                 self._handle = os.open(self._lander.path(row.file), os.O_WRONLY | os.O_NOFOLLOW)
                 self._file = row.file
-            _pwrite(self._handle, piece, target)
+            write_at(self._handle, piece, target)
             if self._lander.is_last(row.file):
                 handle, self._handle, self._file = self._handle, -1, -1
                 self._syncer.hand_over(handle, self._lander.path(row.file))
         except OSError as error:
             raise unwritable(self._lander.path(row.file), error) from error
         self._lander.note(index, piece)
-
-
-def _pwrite(handle: int, data: bytes, offset: int) -> None:
-    written = os.pwrite(handle, data, offset)
-    while written < len(data):
-        written += os.pwrite(handle, data[written:], offset + written)

@@ -23,6 +23,7 @@ from pgkeep.seal.frame import PREFIX_SIZE as PREFIX_SIZE
 from pgkeep.seal.frame import TAG_SIZE as TAG_SIZE
 from pgkeep.seal.frame import FrameOpener as FrameOpener
 from pgkeep.seal.frame import FrameRef as FrameRef
+from pgkeep.seal.frame import Scratch as Scratch
 from pgkeep.seal.frame import associated_data as associated_data
 from pgkeep.seal.frame import compressor as compressor
 from pgkeep.seal.frame import damaged as damaged
@@ -35,6 +36,7 @@ from pgkeep.seal.keyring import Keyring, ObjectKeys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from mmap import mmap
 
     from pgkeep.storage.interface import Store
 
@@ -81,14 +83,14 @@ class EnvelopeWriter:
         metadata: bool = False,
         level: int = 1,
         capacity: int = 1 << 16,
-        buffer: bytearray | None = None,
+        buffer: bytearray | mmap | None = None,
     ) -> None:
         self._keyring = keyring
         self._type = object_type
         self._sealed = keyring.sealed
         self.object_id = bytes(16)
         self.keys: ObjectKeys = keyring.new_keys(data=data, metadata=metadata)
-        self._buffer = bytearray(capacity) if buffer is None else buffer
+        self._buffer: bytearray | mmap = bytearray(capacity) if buffer is None else buffer
         self._ciphers: dict[int, Any] = {}
         self._compressor = compressor(level)
         self.frames = 0
@@ -168,7 +170,9 @@ class EnvelopeWriter:
 
     def _reserve(self, size: int) -> None:
         if size > len(self._buffer):
-            self._buffer.extend(bytes(max(size - len(self._buffer), len(self._buffer) // 2)))
+            larger = bytearray(max(size, len(self._buffer) * 3 // 2))
+            larger[: self.size] = memoryview(self._buffer)[: self.size]
+            self._buffer = larger
 
     def _cipher(self, kind: int) -> Any:
         if kind not in self._ciphers:

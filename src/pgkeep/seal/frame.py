@@ -16,6 +16,10 @@ from typing import Any, NamedTuple
 from pgkeep.errors import DamagedObject
 from pgkeep.seal.keyring import KEY_SIZE, Keyring
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mmap import mmap
+
 DATA, METADATA = 0, 1
 
 _PREFIX = struct.Struct("<II")
@@ -36,6 +40,22 @@ class FrameRef(NamedTuple):
     offset: int
     stored: int
     plain: int
+
+
+class Scratch:
+    """What one thread that opens many frames uses again for each of them."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self.decompressor = zstandard.ZstdDecompressor()
+        self._packed = bytearray(1 << 20)
+
+    def packed(self, size: int) -> memoryview:
+        """Room for so many decrypted bytes; what was there before is gone."""
+        if size > len(self._packed):
+            self._packed = bytearray(size)
+        return memoryview(self._packed)[:size]
 
 
 class FrameOpener:
@@ -76,6 +96,22 @@ class FrameOpener:
             packed = self._decrypt(stored, number=number, kind=kind, final=final)
         return decompress(packed, plain, self._name, number)
 
+    def open_into(
+        self, stored: Any, target: memoryview, *, number: int, kind: int, scratch: Scratch
+    ) -> None:
+        """Put the plain bytes of one frame, which are as many as ``target`` has, there.
+
+        What :meth:`open` does, without new memory for each frame. After an error ``target`` holds
+        anything.
+        """
+        if len(target) > plain_limit(kind):
+            raise damaged(self._name, f"frame {number} announces an impossible size")
+        packed = stored
+        if self._keyring.sealed:
+            packed = scratch.packed(max(0, len(stored) - TAG_SIZE))
+            self._decrypt(stored, number=number, kind=kind, final=False, into=packed)
+        decompress_into(packed, target, self._name, number, scratch)
+
     def open_at(self, data: Any, offset: int, *, number: int, final: bool = False) -> bytes:
         """The frame whose prefix is at ``offset`` of ``data``."""
         kind, stored, plain = read_prefix(data, offset, self._name)
@@ -85,14 +121,21 @@ class FrameOpener:
             raise damaged(self._name, f"frame {number} is cut off")
         return self.open(view, number=number, kind=kind, plain=plain, final=final)
 
-    def _decrypt(self, stored: Any, *, number: int, kind: int, final: bool) -> bytes:
+    def _decrypt(
+        self, stored: Any, *, number: int, kind: int, final: bool, into: memoryview | None = None
+    ) -> bytes:
         from cryptography.exceptions import InvalidTag
 
         bound = associated_data(
             self._keyring.repository_id, self._type, kind, self._object_id, number, final=final
         )
         try:
-            return bytes(self._cipher(kind).decrypt(nonce(number), stored, bound))
+            if into is None:
+                return bytes(self._cipher(kind).decrypt(nonce(number), stored, bound))
+            if len(stored) < TAG_SIZE:
+                raise InvalidTag
+            self._cipher(kind).decrypt_into(nonce(number), stored, bound, into)
+            return b""
         except InvalidTag as error:
             raise damaged(self._name, f"frame {number} does not authenticate") from error
 
@@ -116,7 +159,9 @@ def plain_limit(kind: int) -> int:
     return MAX_METADATA_FRAME if kind else MAX_FRAME
 
 
-def write_prefix(buffer: bytearray, offset: int, *, kind: int, stored: int, plain: int) -> None:
+def write_prefix(
+    buffer: bytearray | mmap, offset: int, *, kind: int, stored: int, plain: int
+) -> None:
     """Write the eight bytes that precede a frame."""
     _PREFIX.pack_into(buffer, offset, stored | (kind << 31), plain)
 
@@ -179,6 +224,29 @@ def decompress(packed: Any, plain: int, name: str, number: int) -> bytes:
     if len(result) != plain:
         raise damaged(name, f"frame {number} is shorter than it announces")
     return bytes(result)
+
+
+def decompress_into(
+    packed: Any, target: memoryview, name: str, number: int, scratch: Scratch
+) -> None:
+    """The plain bytes of one zstd frame, exactly as many as ``target`` has, put there.
+
+    Raises ``DamagedObject``.
+    """
+    import zstandard
+
+    try:
+        if zstandard.frame_content_size(packed) != len(target):
+            raise damaged(name, f"frame {number} has not the length it announces")
+        with scratch.decompressor.stream_reader(packed) as reader:
+            filled = 0
+            while filled < len(target) and (count := reader.readinto(target[filled:])):
+                filled += count
+            # The checksum stands behind the content: it is looked at only by who reads on.
+            if filled != len(target) or reader.read(1):
+                raise damaged(name, f"frame {number} has not the length it announces")
+    except zstandard.ZstdError as error:
+        raise damaged(name, f"frame {number} does not decompress ({error})") from error
 
 
 def damaged(name: str, why: str) -> DamagedObject:

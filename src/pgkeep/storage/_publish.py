@@ -36,6 +36,7 @@ _NAME = re.compile(r"put-[0-9a-f]{32}")
 _SWEEP_ALWAYS_SECONDS = 24 * 3600
 _SWEEP_UNLOCKED_SECONDS = 600
 
+_DIRECT_BYTES = 4 << 20
 _PIECES_PER_CALL = 512  # Linux takes 1024 (IOV_MAX)
 _RENAME_NOREPLACE = 1
 
@@ -64,7 +65,13 @@ class Temporary:
 
     def write(self, views: Sequence[memoryview]) -> os.stat_result:
         """Write all pieces in order, unjoined, and sync. Returns what the object will be."""
-        write_all(self.handle, views)
+        if len(views) == 1 and len(views[0]) >= _DIRECT_BYTES:
+            # Imported here: what is small, as in wal-push, is not worth the time.
+            from pgkeep.storage.direct import write_at
+
+            write_at(self.handle, views[0], 0)
+        else:
+            write_all(self.handle, views)
         os.fsync(self.handle)
         return os.fstat(self.handle)
 
