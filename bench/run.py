@@ -170,14 +170,26 @@ def _cases(context: Context, program: Program | None, only: str | None) -> list[
     if only:
         words = only.split(",")
         cases = [case for case in cases if any(word in case.key for word in words)]
-    # Restores come after all backups of their round, since they restore what those made.
-    return sorted(cases, key=lambda case: case.group != "backup")
+    return cases
+
+
+def _in_turn(cases: list[Case], number: int) -> list[Case]:
+    """The order of a round: its backups, then its restores, since they restore what those made.
+
+    Each round begins with another one, so that no row always pays for what went before it.
+    """
+    found = []
+    for of_group in (True, False):
+        group = [case for case in cases if (case.group == "backup") is of_group]
+        start = number * len(group) // 3 % max(len(group), 1)
+        found += group[start:] + group[:start]
+    return found
 
 
 def _rounds(cases: list[Case], rounds: int) -> list[Row]:
     rows = {case.key: Row(case.key, case.title, case.group, case.command) for case in cases}
     for number in range(rounds):
-        for case in cases:
+        for case in _in_turn(cases, number):
             row = rows[case.key]
             if row.failed is None:
                 _run_case(case, row, number + 1)
