@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.context import Case, Context, Outcome, check_restored, empty
@@ -16,9 +17,14 @@ LEVEL = 3
 
 
 def raw_env(work: Path) -> dict[str, str]:
-    """This checkout on the path, and compiled modules where we may write them."""
+    """This checkout on the path, and compiled modules where we may write them.
+
+    Its ``src`` only where pgkeep is not installed: there is no C module in it, and a limit that is
+    measured without would be none.
+    """
+    paths = [CHECKOUT] if find_spec("pgkeep") else [CHECKOUT, CHECKOUT / "src"]
     return {
-        "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'src'}",
+        "PYTHONPATH": ":".join(map(str, paths)),
         "PYTHONPYCACHEPREFIX": str(work / "pycache"),
     }
 
