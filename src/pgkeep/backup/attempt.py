@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pgkeep import __version__
@@ -21,7 +22,11 @@ from pgkeep.seal.keyring import PageHashKey
 @dataclass(frozen=True)
 class BackupOptions:
     """How a backup is to be made. ``rate_limit`` in bytes a second, ``archive_timeout`` in
-    seconds."""
+    seconds.
+
+    ``cache`` is the folder where page hashes are kept from one backup to the next; without one they
+    are read again from the repository. Every ``read_all_every``-th backup reads all files.
+    """
 
     cluster: str
     jobs: int
@@ -31,6 +36,10 @@ class BackupOptions:
     rate_limit: int | None = None
     archive_timeout: float = 60.0
     force_version: str | None = None
+    full: bool = False
+    read_all_every: int = 7
+    cache: Path | None = None
+    partial_seconds: float = 60.0
     spread_checkpoint: bool = False
     low_priority: bool = True
     note: str = ""
@@ -50,7 +59,21 @@ class Attempt:
     id: str = field(default_factory=lambda: os.urandom(16).hex())
     began: float = field(default_factory=time.monotonic)
     manifest: ManifestBuilder = field(default_factory=ManifestBuilder)
+    parent: str | None = None
+    boot: dict[str, Any] = field(default_factory=dict)
     copy_seconds: float = 0.0
+
+    @property
+    def cache(self) -> Path | None:
+        """Where the page hashes of this cluster's system are kept; None if nowhere."""
+        if self.options.cache is None or not self.repository.keyring.can_read_metadata:
+            return None
+        folder = self.options.cache / str(self.layout.system_identifier)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError:
+            return None
+        return folder
 
     @property
     def file_mode(self) -> int:

@@ -4,6 +4,10 @@ Large files are cut into stretches so that all workers have something to do unti
 pieces of one file meet again in a ``FileMap``. Python's part is a few dozen calls for each
 megabyte: reading, page work, zstd and AES-GCM run in C without the GIL.
 
+A file that a parent has (``parents.py``) is one stretch, so that its changed pages meet in as few
+frames as possible; only those are stored, and its map is the parent's with these pages elsewhere.
+What is provably as it was is not even read.
+
 Files change while we read, which is fine as long as WAL has the changes. A file that vanished
 was dropped. A file that shrank ends where the reading ended. What grew beyond the size at the
 walk was written after the backup began, so WAL has it. Where one stretch ended short and a
@@ -20,25 +24,21 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from pgkeep.backup.changes import ChangedPages, RunStore, WholeRuns
+from pgkeep.backup.layering import pages_to_store_again
 from pgkeep.backup.packing import PackFiller, PackStream
-from pgkeep.backup.reader import (
-    RUN_BYTES,
-    PageFormat,
-    Patience,
-    Run,
-    RunReader,
-    SuspectPage,
-    hashes_of,
-)
+from pgkeep.backup.parents import Ancestor, MapPlace, Parents
+from pgkeep.backup.reader import RUN_BYTES, PageFormat, Patience, RunReader, SuspectPage
 from pgkeep.backup.source import SourceFile
 from pgkeep.backup.throttle import RateLimit
 from pgkeep.errors import LocalIOError
 from pgkeep.postgres.lsn import Lsn
+from pgkeep.postgres.page import HASH_SIZE
 from pgkeep.postgres.relation import parse_relation_path
 from pgkeep.repository.map import HOLE, Extent, FileMap, FrameAddress
+from pgkeep.repository.map_rows import MapRows, overlay
 
 STRETCH_BYTES = 64 << 20
-_HOLE_PAGES = 16
 _KEEPALIVE_SECONDS = 15.0
 
 
@@ -65,12 +65,18 @@ class CopyFormat:
 
 
 class CopiedFile(NamedTuple):
-    """A file that was read to its end. ``map`` has no failed pages yet; ``suspects`` may become
-    some."""
+    """A file that was read to its end, or need not be.
+
+    ``map`` lacks the failed pages of this run; ``suspects`` may become some. Without a map the
+    parent's stands, at ``kept``. ``hashes`` are those of all pages, 8 bytes each, zeros where one
+    is not known.
+    """
 
     file: SourceFile
-    map: FileMap
-    suspects: tuple[SuspectPage, ...]
+    map: FileMap | MapRows | None
+    suspects: tuple[SuspectPage, ...] = ()
+    hashes: bytes = b""
+    kept: MapPlace | None = None
 
 
 @dataclass
@@ -81,11 +87,14 @@ class _Stretch:
     start: int
     end: int
     patience: Patience
+    is_successor: bool = False
     read_to: int = 0
     vanished: bool = False
     frames: list[FrameAddress] = field(default_factory=list)
     extents: list[Extent] = field(default_factory=list)
     suspects: list[SuspectPage] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    whole: CopiedFile | None = None
 
 
 @dataclass
@@ -107,8 +116,10 @@ class Copier:
         jobs: int,
         rate: RateLimit,
         listener: Listener,
+        parents: Parents | None = None,
     ) -> None:
         self._stream, self._format = stream, copy_format
+        self._parents = parents
         self._jobs, self._rate, self._listener = jobs, rate, listener
         self._stop = threading.Event()
         self._lock, self._turn = threading.Lock(), threading.Lock()
@@ -130,10 +141,11 @@ class Copier:
         tasks = self._tasks(list(files), gatherings)
 
         def work() -> None:
-            filler, buffer = self._stream.open(), memoryview(bytearray(RUN_BYTES))
+            filler = self._stream.open()
+            buffers = (memoryview(bytearray(RUN_BYTES)), memoryview(bytearray(RUN_BYTES)))
             try:
                 while (stretch := self._next(tasks)) is not None:
-                    self._copy_stretch(stretch, filler, buffer)
+                    self._copy_stretch(stretch, filler, buffers)
                     self._finish(stretch, gatherings, done)
                 if not self._stop.is_set():
                     filler.flush()
@@ -163,19 +175,34 @@ class Copier:
         self, files: list[SourceFile], gatherings: dict[str, _Gathering]
     ) -> Iterator[_Stretch]:
         for file in files:
-            starts = range(0, max(file.size_bytes, 1), STRETCH_BYTES)
+            is_successor = self._parents is not None and self._parents.knows(file)
+            length = max(file.size_bytes, 1) if is_successor else STRETCH_BYTES
+            starts = range(0, max(file.size_bytes, 1), length)
             patience = Patience(self._patience)
             with self._lock:
                 gatherings[file.path] = _Gathering(len(starts))
             for start in starts:
-                yield _Stretch(file, start, min(start + STRETCH_BYTES, file.size_bytes), patience)
+                end = min(start + length, file.size_bytes)
+                yield _Stretch(file, start, end, patience, is_successor)
 
     def _next(self, tasks: Iterator[_Stretch]) -> _Stretch | None:
         with self._turn:
             return None if self._stop.is_set() else next(tasks, None)
 
-    def _copy_stretch(self, stretch: _Stretch, filler: PackFiller, buffer: memoryview) -> None:
-        file = stretch.file
+    def _copy_stretch(
+        self, stretch: _Stretch, filler: PackFiller, buffers: tuple[memoryview, memoryview]
+    ) -> None:
+        file, size = stretch.file, self._format.page_size
+        old: Ancestor | None = None
+        store: RunStore = WholeRuns(filler, size)
+        if stretch.is_successor and self._parents is not None:
+            old = self._parents.find(file)
+        if old is not None:
+            if old.is_unread:
+                stretch.whole = CopiedFile(file, old.map, (), old.hashes, old.place)
+                self._listener.advance(file.size_bytes)
+                return
+            store = ChangedPages(filler, size, old=old.hashes, forced=old.forced, room=buffers[1])
         stretch.read_to = stretch.start
         try:
             handle = os.open(file.place, os.O_RDONLY)
@@ -185,44 +212,75 @@ class Copier:
         except OSError as error:
             raise _unreadable(file, error) from error
         try:
-            reader = RunReader(handle, buffer, self._format.of(file), stretch.patience)
-            while stretch.read_to < stretch.end and not self._stop.is_set():
-                length = min(RUN_BYTES, stretch.end - stretch.read_to)
-                self._rate.spend(length)
-                run = reader.read(stretch.read_to, length)
-                if run is None:
-                    break
-                self._store(run, stretch, filler)
-                stretch.read_to += len(run.data)
-                self._listener.advance(len(run.data))
-                if len(run.data) < length:
-                    break  # it ended here; should it grow again now, then not from a page's start
+            reader = RunReader(handle, buffers[0], self._format.of(file), stretch.patience)
+            self._read(stretch, reader, store)
+            if old is not None and not self._stop.is_set():
+                stretch.whole = self._succeed(stretch, reader, old, (filler, buffers[1]))
         except OSError as error:
             raise _unreadable(file, error) from error
         finally:
             os.close(handle)
 
-    def _store(self, run: Run, stretch: _Stretch, filler: PackFiller) -> None:
-        size = self._format.page_size
-        pages = -(-len(run.data) // size)
-        kept = list(_outside_holes(run.zero_runs, pages))
-        stretch.suspects.extend(run.suspects)
-        page, in_frame = run.offset // size, 0
-        for first, last, hole in kept:
-            frame = HOLE if hole else len(stretch.frames)
-            stretch.extents.append(
-                Extent(page + first, last - first, frame, 0 if hole else in_frame)
+    def _read(self, stretch: _Stretch, reader: RunReader, store: RunStore) -> None:
+        while stretch.read_to < stretch.end and not self._stop.is_set():
+            length = min(RUN_BYTES, stretch.end - stretch.read_to)
+            self._rate.spend(length)
+            run = reader.read(stretch.read_to, length)
+            if run is None:
+                break
+            store.add(run)
+            stretch.suspects.extend(run.suspects)
+            stretch.hashes.append(run.hashes)
+            stretch.read_to += len(run.data)
+            self._listener.advance(len(run.data))
+            if len(run.data) < length:
+                break  # it ended here; should it grow again now, then not from a page's start
+        store.finish()
+        stretch.frames, stretch.extents = store.frames, store.extents
+
+    def _succeed(
+        self,
+        stretch: _Stretch,
+        reader: RunReader,
+        old: Ancestor,
+        into: tuple[PackFiller, memoryview],
+    ) -> CopiedFile:
+        """The file as the parent's successor; what its map would read in vain is stored again."""
+        file, size = stretch.file, self._format.page_size
+        hashes = b"".join(stretch.hashes)
+        same = not stretch.extents and stretch.read_to == old.rows.size_bytes
+        if same and not stretch.suspects and not len(old.rows.failed) and not old.is_moving:
+            # It may have been longer when it was looked at.
+            found = file._replace(size_bytes=stretch.read_to)
+            return CopiedFile(found, None, (), hashes, old.place)
+        rows = overlay(
+            old.rows,
+            stretch.frames,
+            stretch.extents,
+            size_bytes=stretch.read_to,
+            page_size=size,
+        )
+        again = pages_to_store_again(rows, page_size=size)
+        if len(again):
+            store = ChangedPages(into[0], size, old=b"", forced=None, room=into[1])
+            patched = bytearray(hashes)
+            for first, last in _runs(again.tolist(), RUN_BYTES // size):
+                run = reader.read(first * size, min(last * size, stretch.read_to) - first * size)
+                if run is None:
+                    break  # cut off meanwhile; what was read before stays
+                store.add(run)
+                stretch.suspects.extend(run.suspects)
+                patched[first * HASH_SIZE : first * HASH_SIZE + len(run.hashes)] = run.hashes
+            store.finish()
+            hashes = bytes(patched)
+            rows = overlay(
+                rows,
+                store.frames,
+                store.extents,
+                size_bytes=stretch.read_to,
+                page_size=size,
             )
-            in_frame += 0 if hole else last - first
-        data = [(first, last) for first, last, hole in kept if not hole]
-        if not data:
-            return
-        if len(data) == 1:
-            plain: object = run.data[data[0][0] * size : data[0][1] * size]
-        else:
-            plain = b"".join(run.data[first * size : last * size] for first, last in data)
-        hashes = b"".join(hashes_of(run, first, last) for first, last in data)
-        stretch.frames.append(filler.add_data(plain, hashes))
+        return CopiedFile(file, rows, tuple(stretch.suspects), hashes)
 
     def _finish(
         self,
@@ -236,27 +294,18 @@ class Copier:
             if len(gathering.done) < gathering.expected or self._stop.is_set():
                 return
             del gatherings[stretch.file.path]
-            copied = _assemble(gathering.done, self._format.page_size)
+            copied = stretch.whole or _assemble(gathering.done, self._format.page_size)
             if copied is not None:
                 done(copied)
 
 
-def _outside_holes(
-    zero_runs: Iterable[tuple[int, int]], pages: int
-) -> Iterator[tuple[int, int, bool]]:
-    """Cut [0, pages) into (first, last, is a hole); short zero runs stay with the data.
-
-    A few zero pages compress to nothing; a hole of their own would cost more in the map.
-    """
-    at = 0
-    for first, last in zero_runs:
-        if last - first >= _HOLE_PAGES or last - first == pages:
-            if first > at:
-                yield at, first, False
-            yield first, last, True
-            at = last
-    if at < pages:
-        yield at, pages, False
+def _runs(pages: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring pages as (first, one past the last), at most so many together."""
+    start = 0
+    for at in range(1, len(pages) + 1):
+        if at == len(pages) or pages[at] != pages[at - 1] + 1 or at - start == most:
+            yield pages[start], pages[at - 1] + 1
+            start = at
 
 
 def _assemble(stretches: list[_Stretch], page_size: int) -> CopiedFile | None:
@@ -282,7 +331,20 @@ def _assemble(stretches: list[_Stretch], page_size: int) -> CopiedFile | None:
         whole.frames.extend(stretch.frames)
         suspects.extend(stretch.suspects)
     assert page == -(-size // page_size), (file.path, page, size)
-    return CopiedFile(file, whole, tuple(suspects))
+    return CopiedFile(file, whole, tuple(suspects), _join_hashes(stretches, page, page_size))
+
+
+def _join_hashes(stretches: list[_Stretch], pages: int, page_size: int) -> bytes:
+    """The hashes of all pages; those of what no stretch has seen are not known."""
+    hashes = bytearray(pages * HASH_SIZE)
+    for stretch in stretches:
+        found = b"".join(stretch.hashes)
+        at = stretch.start // page_size * HASH_SIZE
+        # A stretch that ended within a page which is followed by others saw another page.
+        whole = (stretch.read_to - stretch.start) // page_size * HASH_SIZE
+        known = found if at + len(found) == len(hashes) else found[:whole]
+        hashes[at : at + len(known)] = known
+    return bytes(hashes)
 
 
 def _unreadable(file: SourceFile, error: OSError) -> LocalIOError:

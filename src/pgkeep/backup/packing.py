@@ -62,6 +62,11 @@ class PackStream:
         self.check()
         return self.stored
 
+    def stored_now(self) -> list[PackInfo]:
+        """What is durable by now."""
+        with self._lock:
+            return list(self.stored)
+
     def fail(self, error: BaseException) -> None:
         """Make everybody who works on this stream, or waits for a buffer, raise ``error``.
 

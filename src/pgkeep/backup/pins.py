@@ -13,8 +13,9 @@ from typing import Any
 
 from pgkeep.backup.attempt import Attempt
 from pgkeep.errors import BackupError
+from pgkeep.repository.layout import Layout
 from pgkeep.repository.record import build_record, member, parse_record
-from pgkeep.storage.interface import ObjectInfo
+from pgkeep.storage.interface import ObjectInfo, Store
 from pgkeep.units import to_utc_text
 
 _RENEW_SECONDS = 6 * 3600.0
@@ -31,6 +32,12 @@ class Pin:
         self._newest: ObjectInfo | None = None
         self._died = False
 
+    @property
+    def seen_at(self) -> datetime:
+        """The store's clock when the pin was last renewed."""
+        assert self._newest is not None
+        return self._newest.modified
+
     def renew(self) -> None:
         """Create the pin's next number when the last one is getting old."""
         now = time.monotonic()
@@ -45,14 +52,16 @@ class Pin:
         self._note(info)
         self._number, self._renewed, self._newest = self._number + 1, now, info
 
-    def confirm(self, backup: str, manifest: ObjectInfo) -> None:
+    def confirm(
+        self, backup: str, manifest: ObjectInfo, named: frozenset[str] = frozenset()
+    ) -> None:
         """See, after the manifest was created, that no pack of ours may be deleted.
 
         If one may, a void takes the backup back, and ``BackupError`` is raised.
         """
         self._note(manifest)
         reason = "the pin of its packs had expired" if self._died else None
-        if reason is None and self._is_condemned():
+        if reason is None and self._is_condemned(named):
             reason = "a sweep has condemned packs of it"
         if reason is None:
             return
@@ -69,20 +78,25 @@ class Pin:
         if self._newest is not None and info.modified - self._newest.modified >= _LIFE:
             self._died = True
 
-    def _is_condemned(self) -> bool:
+    def _is_condemned(self, named: frozenset[str]) -> bool:
         """Whether the newest record that names a pack of this attempt condemns it."""
-        store, layout = self._attempt.repository.store, self._attempt.layout
+        layout = self._attempt.layout
         ours = f"{layout.packs}{self._attempt.id}/"
-        condemned: set[str] = set()
-        for info in store.list(layout.admin("condemned")):
-            kind, keys = _condemned_or_spared(store.get(info.key), info.key)
-            named = {key for key in keys if str(key).startswith(ours)}
-            condemned = condemned | named if kind == "condemned" else condemned - named
-        return bool(condemned)
+        condemned = condemned_packs(self._attempt.repository.store, layout)
+        return any(key in named or key.startswith(ours) for key in condemned)
 
     def _record(self, kind: str, members: dict[str, Any]) -> bytes:
         at = to_utc_text(datetime.now(UTC))
         return build_record(kind, members, at=at, by=dict(self._attempt.by()))
+
+
+def condemned_packs(store: Store, layout: Layout) -> frozenset[str]:
+    """The keys that the newest record which names them condemns."""
+    condemned: set[str] = set()
+    for info in store.list(layout.admin("condemned")):
+        kind, keys = _condemned_or_spared(store.get(info.key), info.key)
+        condemned = condemned | {*keys} if kind == "condemned" else condemned - {*keys}
+    return frozenset(condemned)
 
 
 def _condemned_or_spared(data: bytes, name: str) -> tuple[str, list[str]]:

@@ -21,14 +21,22 @@ from pgkeep.units import to_utc_text
 _NAME_ATTEMPTS = 60
 
 
-def publish(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup, *, pin: Pin) -> Head:
-    """Create both copies of the manifest, under the first free name.
+def publish(
+    attempt: Attempt,
+    started: StartedBackup,
+    stopped: StoppedBackup,
+    *,
+    pin: Pin,
+    named: frozenset[str] = frozenset(),
+) -> Head:
+    """Create both copies of the manifest, under the first free name. ``named`` are the keys of the
+    packs of others that it needs.
 
     Raises ``BackupError`` when a sweep may take the packs, or no name is free, and what the store
     raises.
     """
     store, layout = attempt.repository.store, attempt.layout
-    head = _head(attempt, started, stopped)
+    head = describe(attempt, started, stopped)
     moment = started.started_at.astimezone(UTC)
     for _ in range(_NAME_ATTEMPTS):
         head = replace(head, backup=f"{moment:%Y%m%dT%H%M%SZ}")
@@ -43,7 +51,7 @@ def publish(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup, *,
         except ObjectExists:
             continue
         store.put(layout.manifest_copy(head.backup), data, if_absent=True)
-        pin.confirm(head.backup, created)
+        pin.confirm(head.backup, created, named)
         return head
     raise BackupError(
         f"No free name was found for the backup of {attempt.options.cluster}.",
@@ -52,7 +60,8 @@ def publish(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup, *,
     )
 
 
-def _head(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup) -> Head:
+def describe(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup | None) -> Head:
+    """The head of the attempt's manifest as far as it is known; it has no name yet."""
     files, size, failed = attempt.manifest.totals()
     facts = attempt.facts
     return Head(
@@ -60,12 +69,12 @@ def _head(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup) -> H
         attempt=attempt.id,
         cluster=attempt.options.cluster,
         system_identifier=str(facts.system_identifier),
-        kind="full",
-        parent=None,
+        kind="incremental" if attempt.parent else "full",
+        parent=attempt.parent,
         started=to_utc_text(started.started_at),
-        ended=to_utc_text(stopped.stopped_at),
+        ended=to_utc_text(stopped.stopped_at) if stopped else "",
         start_lsn=str(started.start_lsn),
-        stop_lsn=str(stopped.stop_lsn),
+        stop_lsn=str(stopped.stop_lsn) if stopped else "",
         timeline=int(started.timeline),
         wal_segment_size=facts.wal_segment_size,
         page_size=facts.block_size,
@@ -74,7 +83,7 @@ def _head(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup) -> H
         postgres_major=facts.major,
         files=files,
         database_bytes=size,
-        added_bytes=attempt.manifest.stored_bytes,
+        added_bytes=attempt.manifest.stored_by(attempt.id),
         stored_bytes=attempt.manifest.stored_bytes,
         failed_pages=failed,
         from_standby=started.from_standby,

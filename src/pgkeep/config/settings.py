@@ -39,6 +39,7 @@ class Settings:
     level: int
     rate_limit: int | None
     nice: bool
+    read_all_every: int
     archive_timeout: int
     force_version: str | None
 

@@ -123,6 +123,13 @@ SETTINGS: tuple[Setting, ...] = (
         shown_default="on",
     ),
     Setting(
+        "read_all_every",
+        "count",
+        7,
+        "Every how many backups all files are read, and not only those that may have changed.",
+        "1",
+    ),
+    Setting(
         "archive_timeout",
         "seconds",
         60,

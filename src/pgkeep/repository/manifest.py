@@ -89,7 +89,7 @@ class ManifestBuilder:
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.executescript(_SCHEMA)
         self._pack_ids: dict[tuple[str, int], int] = {}
-        self.stored_bytes = 0
+        self._stored_by: dict[str, int] = {}
 
     def pack_id(self, attempt: str, number: int) -> int:
         """The row id for a pack, handed out before the pack is finished."""
@@ -107,7 +107,16 @@ class ManifestBuilder:
             pack.sealed_metadata,
         )
         self._database.execute("INSERT INTO packs VALUES (?,?,?,?,?,?,?,?)", row)
-        self.stored_bytes += pack.size_bytes
+        self._stored_by[pack.attempt] = self.stored_by(pack.attempt) + pack.size_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """The size of all packs together."""
+        return sum(self._stored_by.values())
+
+    def stored_by(self, attempt: str) -> int:
+        """The size of the packs that an attempt stored."""
+        return self._stored_by.get(attempt, 0)
 
     def add_files(self, rows: Iterable[FileRow]) -> None:
         self._database.executemany(

@@ -16,10 +16,13 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgkeep.repository.pack import from_little_endian, little_endian
 from pgkeep.seal.envelope import damaged
+
+if TYPE_CHECKING:
+    from pgkeep.repository.map_rows import MapRows
 
 HOLE = 0xFFFFFFFF
 _HEAD = struct.Struct("<4sI6I")
@@ -59,7 +62,7 @@ class FileMap:
     failed: list[int] = field(default_factory=list)
 
 
-def build_block(maps: Sequence[FileMap], page_size: int) -> bytes:
+def build_block(maps: Sequence[FileMap | MapRows], page_size: int) -> bytes:
     """The plain bytes of a map block."""
     packs: dict[tuple[str, int], int] = {}
     sizes = array("Q")
@@ -74,12 +77,17 @@ def build_block(maps: Sequence[FileMap], page_size: int) -> bytes:
             firsts, (len(frames[0]), len(extents[0]), len(failed)), strict=True
         ):
             column.append(value)
-        for frame in one.frames:
-            pack = packs.setdefault((frame.attempt, frame.pack), len(packs))
-            _append(frames, (pack, *frame[2:]))
-        for extent in one.extents:
-            _append(extents, extent)
-        failed.extend(one.failed)
+        if isinstance(one, FileMap):
+            for frame in one.frames:
+                pack = packs.setdefault((frame.attempt, frame.pack), len(packs))
+                _append(frames, (pack, *frame[2:]))
+            for extent in one.extents:
+                _append(extents, extent)
+            failed.extend(one.failed)
+        else:
+            _append_rows(frames, _renumbered(one, packs))
+            _append_rows(extents, one.extents)
+            _append_rows((failed,), (one.failed,))
         paths += os.fsencode(one.path) + b"\0"
     head = _HEAD.pack(
         _MAGIC,
@@ -213,6 +221,19 @@ class MapBlock:
 def _append(columns: Sequence[array[int]], row: Sequence[int]) -> None:
     for column, value in zip(columns, row, strict=True):
         column.append(value)
+
+
+def _append_rows(columns: Sequence[array[int]], rows: Any) -> None:
+    for column, row in zip(columns, rows, strict=True):
+        column.frombytes(row.astype("=u4").tobytes())
+
+
+def _renumbered(one: MapRows, packs: dict[tuple[str, int], int]) -> Any:
+    """The rows of its frames, with packs as the block numbers them."""
+    import numpy as np
+
+    numbers = [packs.setdefault(pack, len(packs)) for pack in one.packs]
+    return (np.array(numbers, dtype=np.int64)[one.frames[0]], *one.frames[1:])
 
 
 def _cut(data: bytes, start: int, sizes: Sequence[int]) -> Iterator[Any]:

@@ -23,10 +23,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mmap import mmap
 
+    from pgkeep.storage.interface import Store
+
 PACK_BYTES = 32 << 20
 """A pack is closed when it has grown to this size; one frame and the index come on top."""
 
 BUFFER_BYTES = PACK_BYTES + (4 << 20)
+_TAIL_BYTES = 256 << 10
 NO_HASHES = PageHashKey(HASH_NONE, b"", bytes(32))
 
 _INDEX_HEAD = struct.Struct("<4sIIB3x32s")
@@ -184,6 +187,25 @@ def read_index(data: Any, keyring: Keyring, info: PackInfo, layout: Layout) -> P
         raise envelope.damaged(name, "it is not the pack that the manifest names")
     opener = info.opener(keyring, layout)
     return parse_index(opener.open_at(data, offset, number=frames - 1, final=True), name)
+
+
+def fetch_index(store: Store, keyring: Keyring, info: PackInfo, layout: Layout) -> PackIndex:
+    """The index of a stored pack, by one request or two; the rest of the pack is not read.
+
+    Raises ``DamagedObject``, ``ObjectNotFound``, and what the store raises.
+    """
+    name = info.key(layout)
+    start = max(0, info.size_bytes - _TAIL_BYTES)
+    tail = store.get_range(name, start, info.size_bytes - start)
+    offset, frames, digest = envelope.read_trailer(tail, name)
+    if digest != info.blake3 or offset >= info.size_bytes:
+        raise envelope.damaged(name, "it is not the pack that the manifest names")
+    if offset < start:
+        start = offset
+        tail = store.get_range(name, start, info.size_bytes - start)
+    opener = info.opener(keyring, layout)
+    plain = opener.open_at(tail, offset - start, number=frames - 1, final=True)
+    return parse_index(plain, name)
 
 
 def little_endian(column: array[int]) -> bytes:

@@ -298,6 +298,19 @@ def check_trailer(data: Any, name: str) -> tuple[int, int, bytes]:
     return index_offset, frames, digest
 
 
+def read_trailer(tail: Any, name: str) -> tuple[int, int, bytes]:
+    """(index offset, frames, digest) from the end of an object, of which nothing else is checked.
+
+    Raises ``DamagedObject``.
+    """
+    if len(tail) < TRAILER_SIZE:
+        raise damaged(name, "it is cut off")
+    index_offset, frames, _, digest = _TRAILER.unpack_from(tail, len(tail) - TRAILER_SIZE)
+    if not frames:
+        raise damaged(name, "it holds no frame")
+    return index_offset, frames, digest
+
+
 def read_frames(data: Any, keyring: Keyring, header: Header, name: str) -> Iterator[bytes]:
     """Check a whole object and yield its frames' plain bytes, in order; at least one."""
     _, frames, _ = check_trailer(data, name)

@@ -8,25 +8,40 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
-from pgkeep.cli.session import connect_server, open_repo
-from pgkeep.errors import PagesDamaged
+from pgkeep.cli.session import connect_server, open_host_state, open_repo
+from pgkeep.errors import LocalIOError, PagesDamaged
 from pgkeep.units import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pgkeep.backup.run import BackupReport
+    from pgkeep.repository.identity import Repository
 
 EXAMPLES = (
     ("pgkeep backup", "of the server that PGHOST, PGPORT and the settings name"),
     ("pgkeep backup --note 'before the move'", "with a word on why"),
+    ("pgkeep backup --full", "every page again, whatever is stored already"),
     ("pgkeep backup --rate-limit 100MiB --jobs 1", "gently"),
 )
 _SHOWN_PAGES = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """How hard to work."""
+    """What to store, and how hard to work."""
     group = parser.add_argument_group("the backup")
     group.add_argument("--note", default="", metavar="TEXT", help="shown by list and show")
+    group.add_argument(
+        "--full",
+        action="store_true",
+        help="store every page, and not only those that differ from the last backup's",
+    )
+    group.add_argument(
+        "--read-all",
+        action="store_true",
+        help="read every file, also those that are provably as they were (PGKEEP_READ_ALL_EVERY; "
+        "every 7th backup)",
+    )
     group.add_argument(
         "--spread-checkpoint",
         action="store_true",
@@ -72,6 +87,9 @@ def run(context: Context, args: Namespace) -> int:
         spread_checkpoint=args.spread_checkpoint,
         low_priority=settings.nice,
         note=args.note,
+        full=args.full,
+        read_all_every=1 if args.read_all else settings.read_all_every,
+        cache=_cache(context, repository),
     )
     with connect_server(context) as connection, context.progress() as progress:
         context.log.info("backup-begins", jobs=options.jobs, level=options.level)
@@ -82,12 +100,24 @@ def run(context: Context, args: Namespace) -> int:
         "good": not report.failed,
         "damaged_pages": [{"file": path, "page": page} for path, page in report.failed],
         "left_out": list(report.left_out),
+        "files_not_read": report.unread,
         "warnings": progress.warnings,
     }
     context.output.result(document, lambda: _render(context, report))
     if report.failed:
         return _damaged(context, report)
     return 0
+
+
+def _cache(context: Context, repository: Repository) -> Path | None:
+    """Where this host keeps page hashes for the next backup; without it they are read again."""
+    host = open_host_state(context.settings, context.owner_uid)
+    identity = repository.keyring.repository_id.hex()
+    try:
+        return host.folder("hashes", identity, context.settings.cluster)
+    except LocalIOError as error:
+        context.log.info("no-hash-cache", reason=str(error))
+        return None
 
 
 def _render(context: Context, report: BackupReport) -> None:
@@ -98,6 +128,12 @@ def _render(context: Context, report: BackupReport) -> None:
         f"in {format_size(head.added_bytes)}, in {format_duration(head.total_seconds)} "
         f"(copied at {rate})"
     )
+    if head.parent:
+        context.output.say(
+            f"It shares {format_size(head.stored_bytes - head.added_bytes)} with {head.parent} and "
+            f"those before, and restores by itself. {report.unread} files were provably unchanged "
+            "and were not read."
+        )
     for path in report.left_out:
         context.output.warn(f"Left out: {path}")
 

@@ -1,0 +1,184 @@
+"""What of a run of pages is stored: all of it, or the pages that are not what they were.
+
+A page has changed if its hash differs from the parent's, or if the parent's is not known. Changed
+pages of one file are gathered into frames of up to 1 MiB, since a page alone compresses badly and
+a hundred thousand frames cost more than their content. A run of which everything changed becomes a
+frame of its own, as in a first copy: a restore then writes it in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from pgkeep.backup.packing import PackFiller
+from pgkeep.backup.reader import RUN_BYTES, Run, hashes_of
+from pgkeep.postgres.page import HASH_SIZE
+from pgkeep.repository.map import HOLE, Extent, FrameAddress
+
+_HOLE_PAGES = 16
+
+
+class RunStore(Protocol):
+    """Takes the runs of one file, or of a stretch of it, in ascending order.
+
+    ``frames`` and ``extents`` are what was stored; extents count in ``frames``.
+    """
+
+    frames: list[FrameAddress]
+    extents: list[Extent]
+
+    def add(self, run: Run) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class WholeRuns:
+    """Stores every page, each run as a frame; long runs of zeros are holes."""
+
+    def __init__(self, filler: PackFiller, page_size: int) -> None:
+        self._filler, self._size = filler, page_size
+        self.frames: list[FrameAddress] = []
+        self.extents: list[Extent] = []
+
+    def add(self, run: Run) -> None:
+        size = self._size
+        pages = -(-len(run.data) // size)
+        kept = list(_outside_holes(run.zero_runs, pages))
+        page, in_frame = run.offset // size, 0
+        for first, last, hole in kept:
+            frame = HOLE if hole else len(self.frames)
+            self.extents.append(Extent(page + first, last - first, frame, 0 if hole else in_frame))
+            in_frame += 0 if hole else last - first
+        data = [(first, last) for first, last, hole in kept if not hole]
+        if not data:
+            return
+        if len(data) == 1:
+            plain: object = run.data[data[0][0] * size : data[0][1] * size]
+        else:
+            plain = b"".join(run.data[first * size : last * size] for first, last in data)
+        hashes = b"".join(hashes_of(run, first, last) for first, last in data)
+        self.frames.append(self._filler.add_data(plain, hashes))
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+class ChangedPages:
+    """Stores the pages whose hash is not the one in ``old``, or which ``forced`` names.
+
+    ``old`` has 8 bytes a page; pages beyond it are new. ``forced`` is a mask of pages that are to
+    be stored again whatever they hold, or None. ``room`` is 1 MiB that nobody else uses meanwhile.
+    """
+
+    def __init__(
+        self,
+        filler: PackFiller,
+        page_size: int,
+        *,
+        old: bytes,
+        forced: Any,
+        room: memoryview,
+    ) -> None:
+        self._filler, self._size = filler, page_size
+        self._old, self._forced = old, forced
+        self._whole = WholeRuns(filler, page_size)
+        self.frames, self.extents = self._whole.frames, self._whole.extents
+        self._room, self._filled = room, 0
+        self._waiting: list[tuple[int, int, int]] = []
+        self._hashes: list[bytes] = []
+
+    def add(self, run: Run) -> None:
+        first = run.offset // self._size
+        pages = len(run.hashes) // HASH_SIZE
+        old = self._old[first * HASH_SIZE : (first + pages) * HASH_SIZE]
+        if self._forced is None and old == run.hashes:
+            return
+        changed = self._changed(run, first, pages, old)
+        if not changed.any():
+            return
+        if changed.all() and len(run.data) == RUN_BYTES:
+            self._whole.add(run)
+            return
+        zeros = _mask(run.zero_runs, pages)
+        for start, end in _spans(changed & zeros):
+            self.extents.append(Extent(first + start, end - start, HOLE, 0))
+        for start, end in _spans(changed & ~zeros):
+            self._gather(run, first, start, end)
+
+    def finish(self) -> None:
+        """Store what was gathered; extents are in order from now on."""
+        self._flush()
+        self.extents.sort()
+
+    def _changed(self, run: Run, first: int, pages: int, old: bytes) -> Any:
+        import numpy as np
+
+        before = np.zeros(pages, dtype="<u8")
+        before[: len(old) // HASH_SIZE] = np.frombuffer(old, dtype="<u8")
+        changed = (np.frombuffer(run.hashes, dtype="<u8") != before) | (before == 0)
+        if self._forced is not None:
+            forced = self._forced[first : first + pages]
+            changed[: len(forced)] |= forced
+        return changed
+
+    def _gather(self, run: Run, base: int, start: int, end: int) -> None:
+        size = self._size
+        while start < end:
+            free = (RUN_BYTES - self._filled) // size
+            if not free:
+                self._flush()
+                continue
+            stop = min(end, start + free)
+            piece = run.data[start * size : stop * size]
+            self._room[self._filled : self._filled + len(piece)] = piece
+            self._waiting.append((base + start, stop - start, self._filled // size))
+            self._hashes.append(hashes_of(run, start, stop))
+            self._filled += len(piece)
+            start = stop
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        plain = self._room[: self._filled]
+        frame = len(self.frames)
+        self.frames.append(self._filler.add_data(plain, b"".join(self._hashes)))
+        self.extents.extend(
+            Extent(page, pages, frame, inside) for page, pages, inside in self._waiting
+        )
+        self._waiting, self._hashes, self._filled = [], [], 0
+
+
+def _outside_holes(
+    zero_runs: Iterable[tuple[int, int]], pages: int
+) -> Iterator[tuple[int, int, bool]]:
+    """Cut [0, pages) into (first, last, is a hole); short zero runs stay with the data.
+
+    A few zero pages compress to nothing; a hole of their own would cost more in the map.
+    """
+    at = 0
+    for first, last in zero_runs:
+        if last - first >= _HOLE_PAGES or last - first == pages:
+            if first > at:
+                yield at, first, False
+            yield first, last, True
+            at = last
+    if at < pages:
+        yield at, pages, False
+
+
+def _mask(runs: Iterable[tuple[int, int]], pages: int) -> Any:
+    import numpy as np
+
+    mask = np.zeros(pages, dtype=bool)
+    for first, last in runs:
+        mask[first:last] = True
+    return mask
+
+
+def _spans(mask: Any) -> list[tuple[int, int]]:
+    """Runs of True, as (first, one past the last)."""
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.view(np.int8), [0]))))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

@@ -1,0 +1,88 @@
+"""When pages that have not changed are stored again.
+
+A map names frames of which some pages are superseded: a restore reads and opens those for nothing.
+So after each file the worker that read it looks at the map that came out, and stores again, from
+the file that is at hand, the live pages of the worst frames, until
+
+* the frames that the map names hold at most 1.5 × its live pages, and
+* the frames that are scattered over the file, and of which a restore has to hold those that reach
+  beyond the place where it is, hold at most 64 MiB at any place.
+
+The first bound holds for each file and hence for the whole backup. (A bound over the whole backup
+would store less again where hot and cold files lie together, but wants all maps at once, and the
+data directory a second time: ``docs/decisions/0006``.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgkeep.repository.map import HOLE
+from pgkeep.repository.map_rows import MapRows
+
+MOST_NAMED = 1.5
+HELD_BYTES = 64 << 20
+_SCATTERED_PAGES = 1024
+
+
+def pages_to_store_again(rows: MapRows, *, page_size: int) -> Any:
+    """The pages, ascending, that have to be stored again for the bounds to hold."""
+    import numpy as np
+
+    count = rows.frames.shape[1]
+    first, pages, frame, _ = (row[rows.extents[2] != HOLE] for row in rows.extents)
+    if not count:
+        return np.zeros(0, dtype=np.int64)
+    held = -(-rows.frames[4] // page_size)
+    live = np.bincount(frame, weights=pages, minlength=count).astype(np.int64)
+    start = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(start, frame, first)
+    end = np.zeros(count, dtype=np.int64)
+    np.maximum.at(end, frame, first + pages)
+    gone = _wasteful(held, live)
+    _thin_out(gone, held, live, span=(start, end), most=HELD_BYTES // page_size)
+    chosen = gone[frame]
+    counts = pages[chosen]
+    total = int(counts.sum())
+    offsets = np.repeat(first[chosen] - np.cumsum(counts) + counts, counts)
+    return np.sort(offsets + np.arange(total))
+
+
+def _wasteful(held: Any, live: Any) -> Any:
+    """The frames that have to go until what is named is at most 1.5 × what is live; those first
+    that waste most for each page that is stored again."""
+    import numpy as np
+
+    gone = np.zeros(len(held), dtype=bool)
+    excess = held.sum() - MOST_NAMED * live.sum()
+    if excess <= 0:
+        return gone
+    waste = held - live
+    order = np.argsort(-waste / np.maximum(live, 1), kind="stable")
+    saved = np.cumsum(waste[order])
+    gone[order[: int(np.searchsorted(saved, excess)) + 1]] = True
+    return gone
+
+
+def _thin_out(gone: Any, held: Any, live: Any, *, span: tuple[Any, Any], most: int) -> None:
+    """Add to ``gone`` the sparsest of the frames that lie over the fullest place, until no place
+    is under more than ``most`` pages."""
+    import numpy as np
+
+    start, end = span
+    scattered = end - start > _SCATTERED_PAGES
+    while True:
+        there = np.flatnonzero(scattered & ~gone)
+        if held[there].sum() <= most:
+            return
+        places = np.concatenate((start[there], end[there]))
+        change = np.concatenate((held[there], -held[there]))
+        order = np.lexsort((change, places))
+        depth = np.cumsum(change[order])
+        worst = int(np.argmax(depth))
+        if depth[worst] <= most:
+            return
+        place = places[order[worst]]
+        over = there[(start[there] <= place) & (end[there] > place)]
+        sparsest = over[np.argsort(live[over] / (end[over] - start[over]), kind="stable")]
+        gone[sparsest[: max(1, len(sparsest) // 8)]] = True

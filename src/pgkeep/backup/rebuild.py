@@ -1,0 +1,144 @@
+"""A parent's page hashes, read again from the indexes of its packs (format, sections 4 and 5).
+
+Needs the metadata key and no identity. What cannot be had (another key, an index that is damaged)
+stays unknown, and such pages count as changed: nothing that is missing here makes a backup wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pgkeep.backup.hash_cache import HashReader, HashWriter
+from pgkeep.backup.parent_maps import ParentMaps
+from pgkeep.errors import DamagedObject, LocalIOError, ObjectNotFound
+from pgkeep.postgres.page import HASH_SIZE, scan_pages
+from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.manifest import FileRow
+from pgkeep.repository.map import HOLE
+from pgkeep.repository.map_rows import MapRows, PackKey
+from pgkeep.repository.pack import PackIndex, PackInfo, fetch_index
+from pgkeep.seal.keyring import PageHashKey
+
+_REQUESTS = 8
+_KEPT_INDEXES = 256  # 150 KB each
+
+
+def rebuild_hashes(
+    repository: Repository,
+    layout: Layout,
+    *,
+    folder: Path,
+    attempt: str,
+    key: PageHashKey,
+    maps: ParentMaps,
+    packs: dict[PackKey, PackInfo],
+    files: Iterable[FileRow],
+    page_size: int,
+) -> HashReader:
+    """Write the cache of a parent into ``folder``, and open it.
+
+    Raises ``LocalIOError`` when that is not possible, and what the store raises.
+    """
+    identity = repository.keyring.repository_id.hex()
+    writer = HashWriter(folder, attempt, repository_id=identity, key=key)
+    indexes = _Indexes(repository, layout, packs, key)
+    zero = scan_pages(bytes(page_size), key=key.key, page_size=page_size, verify=False).hashes
+
+    def add(row: FileRow) -> None:
+        rows = maps.rows(row)
+        writer.add(row.path, _hashes_of(rows, indexes, zero, page_size))
+
+    # In the order of their maps: neighbours there lie in the same packs.
+    ordered = sorted(files, key=lambda row: (row.map_pack, row.map_frame, row.map_slot))
+    try:
+        with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="hashes") as pool:
+            for start in range(0, len(ordered), 1024):
+                list(pool.map(add, ordered[start : start + 1024]))
+        writer.save()
+    finally:
+        writer.close()
+    found = HashReader.open(folder, attempt, repository_id=identity, key=key)
+    if found is None:
+        problem = writer.problem
+        raise LocalIOError(
+            f"The page hashes of the last backup cannot be kept in {folder}.",
+            why=f"{problem.strerror}." if problem else "They were removed meanwhile.",
+            remedy="Make room there (a thousandth of the database), or set PGKEEP_STATE to another "
+            "directory.",
+            path=folder,
+        )
+    return found
+
+
+def _hashes_of(rows: MapRows, indexes: _Indexes, zero: bytes, page_size: int) -> bytes:
+    pages = -(-rows.size_bytes // page_size)
+    hashes = bytearray(pages * HASH_SIZE)
+    for first, count, frame, inside in rows.extents.T.tolist():
+        at = first * HASH_SIZE
+        if frame == HOLE:
+            whole = min(count, rows.size_bytes // page_size - first)
+            known = zero * max(whole, 0)
+        else:
+            pack, number = rows.frames[0][frame], rows.frames[1][frame]
+            known = indexes.hashes(rows.packs[pack], int(number), inside, count)
+        hashes[at : at + len(known)] = known
+    return bytes(hashes)
+
+
+class _Indexes:
+    """Pack indexes, the last few of them kept. May be used by many threads."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        layout: Layout,
+        packs: dict[PackKey, PackInfo],
+        key: PageHashKey,
+    ) -> None:
+        self._repository, self._layout, self._packs, self._key = repository, layout, packs, key
+        self._kept: OrderedDict[PackKey, tuple[PackIndex, Any] | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def hashes(self, pack: PackKey, frame: int, inside: int, count: int) -> bytes:
+        """The hashes of some pages of a frame; empty when they are not known."""
+        with self._lock:
+            is_kept = pack in self._kept
+            entry = self._kept.get(pack)
+            if is_kept:
+                self._kept.move_to_end(pack)
+        if not is_kept:
+            entry = self._read(pack)
+            with self._lock:
+                self._kept[pack] = entry
+                while len(self._kept) > _KEPT_INDEXES:
+                    self._kept.popitem(last=False)
+        if entry is None:
+            return b""
+        index, starts = entry
+        if frame >= len(index.pages) or inside + count > index.pages[frame]:
+            return b""
+        at = (int(starts[frame]) + inside) * HASH_SIZE
+        return index.hashes[at : at + count * HASH_SIZE]
+
+    def _read(self, pack: PackKey) -> tuple[PackIndex, Any] | None:
+        import numpy as np
+
+        info = self._packs.get(pack)
+        if info is None:
+            return None
+        try:
+            index = fetch_index(
+                self._repository.store, self._repository.keyring, info, self._layout
+            )
+        except (DamagedObject, ObjectNotFound):
+            return None
+        if (index.hash_kind, index.hash_shown) != (self._key.kind, self._key.shown):
+            return None
+        starts = np.concatenate(([0], np.cumsum(np.array(index.pages, dtype=np.int64))))
+        return index, starts

@@ -1,0 +1,297 @@
+"""The steps of a backup, in the order that is its promise (see ``run.py``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pgkeep.backup.attempt import Attempt
+from pgkeep.backup.choosing import Wanted, choose_parents
+from pgkeep.backup.copy import CopiedFile, Copier, CopyFormat
+from pgkeep.backup.hash_cache import HashWriter
+from pgkeep.backup.history import ensure_history
+from pgkeep.backup.mapping import MapCollector
+from pgkeep.backup.packing import PackFiller, PackStream
+from pgkeep.backup.parents import Parents
+from pgkeep.backup.pins import Pin, condemned_packs
+from pgkeep.backup.prepare import boot_facts, prove_data_directory, recorded_facts
+from pgkeep.backup.proof import wait_for_segments
+from pgkeep.backup.publish import describe, publish
+from pgkeep.backup.reader import RUN_BYTES
+from pgkeep.backup.source import CONTROL_FILE, Source, SourceFile, outside_file, walk_data_directory
+from pgkeep.backup.throttle import RateLimit
+from pgkeep.backup.unfinished import PartialManifests
+from pgkeep.postgres.backup_session import BackupSession, StartedBackup, StoppedBackup
+from pgkeep.postgres.connection import ServerConnection
+from pgkeep.postgres.datadir import external_config_files, read_control_bytes
+from pgkeep.postgres.lsn import Lsn
+from pgkeep.postgres.page import scan_pages
+from pgkeep.postgres.wal_name import segments_between
+from pgkeep.repository.manifest import DATA_DIRECTORY, Head, Tablespace
+from pgkeep.repository.map import Extent, FileMap
+from pgkeep.repository.map_rows import PackKey
+
+
+@dataclass(frozen=True)
+class BackupReport:
+    """A backup that exists. ``failed`` lists (path, page) of damaged pages: then it is not good.
+    ``unread`` is how many files were provably as they had been."""
+
+    head: Head
+    failed: tuple[tuple[str, int], ...]
+    left_out: tuple[str, ...]
+    unread: int = 0
+
+
+def make_backup(attempt: Attempt, connection: ServerConnection) -> BackupReport:
+    """Everything from the pin to the second copy of the manifest. Raises as ``run_backup``."""
+    pin = Pin(attempt)
+    pin.renew()
+    with _parents(attempt, pin) as parents, _hash_cache(attempt) as cache:
+        stream = PackStream(
+            attempt.repository,
+            attempt.layout,
+            attempt.id,
+            writers=attempt.options.jobs,
+            page_size=attempt.facts.block_size,
+            hash_key=attempt.hash_key,
+            level=attempt.options.level,
+        )
+        try:
+            report = _Steps(attempt, connection, pin, stream, parents, cache).run()
+        except BaseException:
+            stream.abort()
+            raise
+        cache.save()
+        cache.keep_only({attempt.id})
+        if cache.problem is not None:
+            attempt.progress.warn(
+                "The page hashes could not be kept on this host, so the next backup reads them "
+                f"from the repository: {cache.problem}"
+            )
+    return report
+
+
+@contextmanager
+def _parents(attempt: Attempt, pin: Pin) -> Iterator[Parents]:
+    """What to compare with; from here on it is pinned, and its key is the attempt's."""
+    options, repository = attempt.options, attempt.repository
+    attempt.progress.phase("looking for the last backup")
+    wanted = Wanted(
+        attempt.facts.block_size,
+        pin.seen_at,
+        condemned_packs(repository.store, attempt.layout),
+        options.full,
+        options.read_all_every,
+        attempt.cache,
+    )
+    chosen, attempt.hash_key = choose_parents(
+        repository, attempt.layout, wanted, progress=attempt.progress
+    )
+    with chosen as parents:
+        attempt.parent = parents.base
+        yield parents
+
+
+@contextmanager
+def _hash_cache(attempt: Attempt) -> Iterator[HashWriter]:
+    """Where this backup's page hashes go."""
+    writer = HashWriter(
+        attempt.cache,
+        attempt.id,
+        repository_id=attempt.repository.keyring.repository_id.hex(),
+        key=attempt.hash_key,
+    )
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+class _Steps:
+    def __init__(
+        self,
+        attempt: Attempt,
+        connection: ServerConnection,
+        pin: Pin,
+        stream: PackStream,
+        parents: Parents,
+        cache: HashWriter,
+    ) -> None:
+        self._attempt, self._connection, self._pin = attempt, connection, pin
+        self._stream, self._parents, self._cache = stream, parents, cache
+        self._collector = MapCollector(
+            stream, attempt.manifest, page_size=attempt.facts.block_size, keep_blocks=True
+        )
+
+    def run(self) -> BackupReport:
+        attempt = self._attempt
+        with BackupSession(self._connection) as session:
+            started = self._start(session)
+            source = self._copy(session, started)
+            stopped = self._stop(session, started)
+        self._add_packs()
+        self._describe(source)
+        attempt.progress.phase("waiting for the backup's last WAL to arrive")
+        self._wait(self._segments(started, stopped.stop_lsn), self._pin.renew)
+        named = frozenset(
+            attempt.layout.pack(*pack) for pack in self._named() if pack[0] != attempt.id
+        )
+        head = publish(attempt, started, stopped, pin=self._pin, named=named)
+        failed = tuple(sorted(self._collector.failed))
+        return BackupReport(head, failed, tuple(source.left_out), len(self._collector.kept))
+
+    def _start(self, session: BackupSession) -> StartedBackup:
+        attempt = self._attempt
+        attempt.progress.phase("waiting for a checkpoint")
+        before = time.monotonic()
+        started = session.start(f"pgkeep {attempt.id}", not attempt.options.spread_checkpoint)
+        attempt.boot = boot_facts(attempt.directory.path, time.monotonic() - before)
+        prove_data_directory(session, attempt.directory.path)
+        attempt.manifest.add_fact("boot", attempt.boot)
+        ensure_history(
+            attempt.repository,
+            attempt.layout,
+            started.timeline,
+            pgdata=attempt.directory.path,
+            host=attempt.options.host,
+        )
+        if not started.from_standby:
+            attempt.progress.phase("checking that WAL arrives in the repository")
+            session.switch_wal()
+            self._wait(self._segments(started, started.start_lsn), session.keepalive)
+        return started
+
+    def _copy(self, session: BackupSession, started: StartedBackup) -> Source:
+        attempt = self._attempt
+        source, files = self._files()
+        copier = self._copier(started)
+        attempt.progress.phase("copying")
+        attempt.progress.total(sum(file.size_bytes for file in files), len(files))
+        unfinished = PartialManifests(
+            attempt,
+            self._stream,
+            self._collector,
+            parents=self._parents,
+            cache=self._cache,
+            head=describe(attempt, started, None),
+        )
+        before = time.monotonic()
+
+        def keepalive() -> None:
+            session.keepalive()
+            self._pin.renew()
+            unfinished.publish_when_due()
+
+        try:
+            copier.copy(files, done=self._done, keepalive=keepalive)
+        finally:
+            unfinished.close()
+        attempt.copy_seconds = time.monotonic() - before
+        return source
+
+    def _files(self) -> tuple[Source, list[SourceFile]]:
+        attempt, facts, pgdata = self._attempt, self._attempt.facts, self._attempt.directory.path
+        source = walk_data_directory(
+            pgdata,
+            major=facts.major,
+            catalog_version=attempt.directory.control.catalog_version,
+            tablespaces=[space.oid for space in facts.tablespaces],
+        )
+        outside = [outside_file(place) for place in external_config_files(facts, pgdata)]
+        return source, [*source.files, *(file for file in outside if file)]
+
+    def _copier(self, started: StartedBackup) -> Copier:
+        attempt, facts = self._attempt, self._attempt.facts
+        return Copier(
+            self._stream,
+            CopyFormat(
+                facts.block_size,
+                attempt.hash_key.key,
+                facts.data_checksums,
+                facts.relation_segment_blocks,
+                started.start_lsn,
+            ),
+            jobs=attempt.options.jobs,
+            rate=RateLimit(attempt.options.rate_limit),
+            listener=attempt.progress,
+            parents=self._parents if self._parents.parents else None,
+        )
+
+    def _done(self, copied: CopiedFile) -> None:
+        self._cache.add(copied.file.path, copied.hashes)
+        self._collector.add(copied)
+
+    def _stop(self, session: BackupSession, started: StartedBackup) -> StoppedBackup:
+        attempt, collector = self._attempt, self._collector
+        attempt.progress.phase("ending the backup")
+        # After the last page and before the stop: on a standby it tells how far replay has to go,
+        # which must not be less than any page shows, nor more than the stop.
+        control = read_control_bytes(attempt.directory.path)[0]
+        stopped = session.stop()
+        filler = self._stream.open(pooled=False)
+        made = {
+            CONTROL_FILE: control,
+            "backup_label": stopped.label_file,
+            "tablespace_map": stopped.tablespace_map,
+        }
+        for path, content in made.items():
+            if content:
+                collector.add(_made_file(attempt, filler, path, content))
+        filler.flush()
+        collector.finish(start_lsn=started.start_lsn, stop_lsn=stopped.stop_lsn)
+        return stopped
+
+    def _add_packs(self) -> None:
+        """A row of the manifest for each pack that it needs."""
+        stored = self._stream.close()
+        own = {(pack.attempt, pack.number) for pack in stored}
+        for info in (*stored, *self._parents.pack_infos(sorted(self._named() - own))):
+            self._attempt.manifest.add_pack(info)
+
+    def _named(self) -> set[PackKey]:
+        """The packs that the manifest's maps name, and those in which the maps stand."""
+        kept = (self._parents.usage[path].packs for path in self._collector.kept)
+        return self._collector.named.union(*kept)
+
+    def _describe(self, source: Source) -> None:
+        """Everything of the manifest's body but files and packs."""
+        manifest, facts = self._attempt.manifest, self._attempt.facts
+        for path, mode in source.directories.items():
+            manifest.add_directory(path, mode)
+        for path, target in source.links.items():
+            manifest.add_link(path, target)
+        for space in facts.tablespaces:
+            manifest.add_tablespace(Tablespace(space.oid, space.name, space.location))
+        manifest.add_fact("server", recorded_facts(facts))
+        kind, shown = self._attempt.hash_key.kind, self._attempt.hash_key.shown
+        manifest.add_fact("hash", {"kind": kind, "shown": shown.hex()})
+        manifest.add_fact("reading", {"since_whole": self._parents.since_whole_read})
+
+    def _segments(self, started: StartedBackup, stop: Lsn) -> list[str]:
+        size = self._attempt.facts.wal_segment_size
+        return list(segments_between(started.start_lsn, stop, started.timeline, size))
+
+    def _wait(self, names: list[str], keepalive: Callable[[], None]) -> None:
+        wait_for_segments(
+            self._attempt.repository,
+            self._attempt.layout,
+            names,
+            timeout_seconds=self._attempt.options.archive_timeout,
+            connection=self._connection,
+            keepalive=keepalive,
+        )
+
+
+def _made_file(attempt: Attempt, filler: PackFiller, path: str, content: bytes) -> CopiedFile:
+    """A file whose content does not come from the copy."""
+    size = attempt.facts.block_size
+    scan = scan_pages(content, key=attempt.hash_key.key, page_size=size, verify=False)
+    now = time.time_ns() // 1000
+    file = SourceFile(path, path, DATA_DIRECTORY, len(content), attempt.file_mode, now, now, 0)
+    assert len(content) <= RUN_BYTES, path
+    frame = filler.add_data(content, scan.hashes)
+    pages = -(-len(content) // size)
+    return CopiedFile(file, FileMap(path, len(content), [frame], [Extent(0, pages, 0, 0)]), ())
