@@ -132,7 +132,7 @@ class Chain(Scratch):
         manifest.add_fact("reading", {"since_whole": parents.since_whole_read})
         hashes.save()
         hashes.keep_only({attempt})
-        self.unread = collector.kept
+        self.unread = collector.unread
         return self._publish_as(manifest, head)
 
     def _leave(

@@ -262,8 +262,8 @@ def test_after_a_restart_of_the_machine_everything_is_read(
     chain.run()
     monkeypatch.setattr(skipping, "current_boot_id", lambda: "another")
     chain.run()
-    assert chain.unread == [RELATION]  # read, found the same, and kept by reference
-    monkeypatch.undo()
+    assert chain.unread == []
+    assert stored_by_last(chain) == 0
 
 
 def test_on_a_file_system_of_others_nothing_is_skipped(

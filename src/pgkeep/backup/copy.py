@@ -77,6 +77,7 @@ class CopiedFile(NamedTuple):
     suspects: tuple[SuspectPage, ...] = ()
     hashes: bytes = b""
     kept: MapPlace | None = None
+    was_read: bool = True
 
 
 @dataclass
@@ -199,7 +200,7 @@ class Copier:
             old = self._parents.find(file)
         if old is not None:
             if old.is_unread:
-                stretch.whole = CopiedFile(file, old.map, (), old.hashes, old.place)
+                stretch.whole = CopiedFile(file, old.map, (), old.hashes, old.place, was_read=False)
                 self._listener.advance(file.size_bytes)
                 return
             store = ChangedPages(filler, size, old=old.hashes, forced=old.forced, room=buffers[1])

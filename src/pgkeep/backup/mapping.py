@@ -86,10 +86,13 @@ class MapCollector:
         self.failed: list[tuple[str, int]] = []
         self.named: set[PackKey] = set()
         self.kept: list[str] = []
+        self.unread: list[str] = []
 
     def add(self, copied: CopiedFile) -> None:
         """One more file."""
         with self._lock:
+            if not copied.was_read:
+                self.unread.append(copied.file.path)
             if copied.suspects:
                 self._suspect.append(copied)
             else:

@@ -141,7 +141,7 @@ class _Steps:
         )
         head = publish(attempt, started, stopped, pin=self._pin, named=named)
         failed = tuple(sorted(self._collector.failed))
-        return BackupReport(head, failed, tuple(source.left_out), len(self._collector.kept))
+        return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
 
     def _start(self, session: BackupSession) -> StartedBackup:
         attempt = self._attempt
