@@ -165,9 +165,8 @@ class Simulation:
                 Extent(i * FRAME_PAGES, min(FRAME_PAGES, pages), i, 0) for i in range(len(frames))
             ]
             data.taken = pages
-            empty = MapRows(
-                path, 0, (), *(np.zeros((n, 0), dtype=np.int64) for n in (5, 4)), _none()
-            )
+            columns = [np.zeros((rows, 0), dtype=np.int64) for rows in (5, 4)]
+            empty = MapRows(path, 0, (), columns[0], columns[1], np.zeros(0, dtype=np.int64))
             return overlay(empty, frames, spans, size_bytes=size, page_size=PAGE)
         changed = np.flatnonzero(self._chance.random(pages) < 0.01)
         data.taken = len(changed)
@@ -231,10 +230,6 @@ def plan(folder: Path, identity: str) -> int:
 
 def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-
-
-def _none() -> Any:
-    return np.zeros(0, dtype=np.int64)
 
 
 def _head(name: str, parent: str | None, attempt: str, *, files: int, size: int) -> Head:

@@ -155,8 +155,10 @@ class Copier:
                 raise
 
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="copy") as pool:
-            pending = {pool.submit(work) for _ in range(self._jobs)}
+            # Within the try from the first thread on: a signal may come at any moment, and leaving
+            # the pool waits for the threads.
             try:
+                pending = {pool.submit(work) for _ in range(self._jobs)}
                 while pending:
                     finished, pending = wait(pending, timeout=_KEEPALIVE_SECONDS)
                     for future in finished:
