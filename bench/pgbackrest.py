@@ -26,6 +26,11 @@ class PgBackRest:
         return self.context.work / f"pgbackrest-{self.cipher}"
 
     @property
+    def repository(self) -> Path:
+        """Where it keeps its backups."""
+        return self._home / "repo"
+
+    @property
     def config(self) -> Path:
         return self.context.work / f"pgbackrest-{self.cipher}.conf"
 
@@ -55,7 +60,7 @@ class PgBackRest:
             work=self.context.work,
             server_cpu=self.context.server.children_cpu_seconds,
         )
-        return Outcome(usage, size_of(self._home / "repo" / "backup"))
+        return Outcome(usage, size_of(self.repository / "backup"))
 
     def restore(self) -> Outcome:
         """A restore of what :meth:`backup` made last into an empty directory."""
@@ -70,7 +75,7 @@ class PgBackRest:
     def _write_config(self) -> None:
         server = self.context.server
         options = {
-            "repo1-path": self._home / "repo",
+            "repo1-path": self.repository,
             "repo1-bundle": "y",
             "repo1-block": "y",
             "compress-type": "zst",

@@ -112,7 +112,7 @@ class Pgkeep:
         self.create()
         self.context.settle()
         usage = run_measured(
-            self.command("backup", *self._options(), "--json"),
+            self.command("backup", *self.options(), "--json"),
             self.env,
             work=self.context.work,
             server_cpu=self.context.server.children_cpu_seconds,
@@ -136,7 +136,7 @@ class Pgkeep:
         check_restored(self.context, target)
         return Outcome(usage, None, reported(usage.output))
 
-    def _options(self) -> list[str]:
+    def options(self) -> list[str]:
         level = [] if self.level is None else [f"--level={self.level}"]
         return [f"--jobs={self.context.processes}", "--no-nice", *level]
 

@@ -8,6 +8,7 @@ end writes the results into the checkout, where nobody may not write.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pwd
 import shutil
@@ -24,6 +25,9 @@ from bench.basebackup import basebackup_cases
 from bench.context import Case, Context
 from bench.database import GIB, load
 from bench.floors import CHECKOUT, floor_cases
+from bench.incremental import Incrementals
+from bench.incremental import report as report_incremental
+from bench.incremental import save as save_incremental
 from bench.machine import describe
 from bench.peers import BenchError, Peers, prepare_peers
 from bench.pgbackrest import pgbackrest_cases
@@ -49,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--work", type=Path, help="work directory, on the disk to be measured")
     found.add_argument("--peers", type=Path, help="Debian tree of the peers, made if absent")
     found.add_argument("--pgkeep", help="the pgkeep command, if not this checkout's")
+    found.add_argument(
+        "--incremental", action="store_true", help="incremental backups, and nothing else"
+    )
     found.add_argument("--only", help="only rows whose key holds one of these words, by comma")
     found.add_argument("--keep", action="store_true", help="keep the database for the next run")
     found.add_argument("--dry-docs", action="store_true", help="leave the documentation alone")
@@ -94,7 +101,9 @@ def _prepare_and_run(options: argparse.Namespace, work: Path, given: list[str]) 
         code=_copy_code(work),
         account=account,
     )
-    if (work / "results.json").exists():
+    if options.incremental and returncode == 0:
+        _publish_incremental(work / "results.json", docs=not options.dry_docs)
+    elif (work / "results.json").exists():
         _publish(load_results(work / "results.json"), docs=not options.dry_docs)
     return returncode
 
@@ -147,6 +156,8 @@ def _measure(options: argparse.Namespace, work: Path) -> int:
     try:
         with running(peers, pgdata, work, {"archive_command": "true"}) as server:
             context = Context(peers, server, work, options.processes)
+            if options.incremental:
+                return _incremental(context, program, options)
             rows = _rounds(_cases(context, program, options.only), options.rounds)
             wal = _wal(context, program, options)
         results = _results(options, work, peers, program, rows, wal)
@@ -155,6 +166,30 @@ def _measure(options: argparse.Namespace, work: Path) -> int:
         _clean(work, keep=options.keep)
     whole = not any(row.failed for row in rows) and (wal or not options.segments)
     return 0 if whole else 1
+
+
+def _incremental(context: Context, program: Program | None, options: argparse.Namespace) -> int:
+    if program is None:
+        raise BenchError("pgkeep does not run here.")
+    found, machine = Incrementals(context, program).run(), describe(context.work)
+    facts = {
+        "found": found,
+        "machine": f"{machine.cores} cores of {machine.cpu}, {machine.file_system}, "
+        f"{machine.system}.",
+        "versions": {"pgkeep": program.version, **context.peers.versions()},
+        "size": round(options.size_gib * GIB),
+    }
+    (context.work / "results.json").write_text(json.dumps(facts))
+    return 0
+
+
+def _publish_incremental(results: Path, *, docs: bool) -> None:
+    facts = json.loads(results.read_text())
+    found = facts.pop("found")
+    page = report_incremental(found, **facts)
+    print(page)
+    if docs:
+        save_incremental(found, page, docs=CHECKOUT / "docs")
 
 
 def _peers_again(options: argparse.Namespace, work: Path) -> Peers:
