@@ -3,8 +3,8 @@
 Both make a full backup, then after each change (nothing; random updates of 0.1, 1 and 10 % of
 pgbench's accounts) an incremental one, of the same database at the same moment. The least that can
 be stored is counted apart: every page is hashed before and after, and those that differ are
-compressed in blocks of 1 MiB. Then thirty more increments, and a restore of the last beside one of a
-full backup; and a backup of a hundred thousand files of which none changed.
+compressed in blocks of 1 MiB. Then thirty more increments, and a restore of the last beside one of
+a full backup; and a backup of a hundred thousand files of which none changed.
 """
 
 from __future__ import annotations
@@ -241,9 +241,9 @@ def report(found: dict[str, Any], *, machine: str, versions: dict[str, str], siz
             f"A database of {size / (1 << 30):.1f} GiB, two workers each: {programs}. {machine} "
             "This page is written by `make bench ARGS=--incremental`.",
             "",
-            "pgkeep at its default level, sealed; pgBackRest with block incremental and bundles, zst "
-            "3, not encrypted. Random rows of pgbench_accounts are updated, then both back up, in "
-            "turn first and second. The least that can be stored is every page whose content "
+            "pgkeep at its default level, sealed; pgBackRest with block incremental and bundles, "
+            "zst 3, not encrypted. Random rows of pgbench_accounts are updated, then both back up, "
+            "in turn first and second. The least that can be stored is every page whose content "
             "differs, compressed in blocks of 1 MiB at pgkeep's level.",
             "",
             *rows,

@@ -143,7 +143,10 @@ class _Collector:
             self._result.files.append(row)
             if row.failed_pages:
                 self._result.failed += [(row.path, page) for page in block[slot].failed]
-        packs = np.array([self._number_of(*pack) for pack in block.packs], dtype=np.int64)
+        # Other maps of the block may be of files that are gone, and their packs, too.
+        packs = np.full(len(block.packs), -1, dtype=np.int64)
+        for index in np.unique(table.pack).tolist():
+            packs[index] = self._number_of(*block.packs[index])
         frames = (table.number, table.offset, table.stored, table.plain)
         pages = (table.first, table.pages, table.inside)
         part = np.array([packs[table.pack], *frames, numbers[table.slot], *pages], dtype=np.int64)
