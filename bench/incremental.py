@@ -77,11 +77,12 @@ class Incrementals:
             self._update(share)
         self._context.settle()
         pages, least = self._difference(before)
-        own, peer = (self._backup, lambda: self._peer_backup("incr"))
-        first, second = (own, peer) if number % 2 else (peer, own)
-        results = {first: first(), second: second()}
-        usage, stored = results[own]
-        peer_usage, peer_stored = results[peer]
+        if number % 2:
+            usage, stored = self._backup()
+            peer_usage, peer_stored = self._peer_backup("incr")
+        else:
+            peer_usage, peer_stored = self._peer_backup("incr")
+            usage, stored = self._backup()
         step = Step(
             share,
             pages,

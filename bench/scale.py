@@ -11,21 +11,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pgkeep.backup.choosing import Wanted, choose_parents
 from pgkeep.backup.copy import CopiedFile
+from pgkeep.backup.hash_cache import HashWriter
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackStream
 from pgkeep.backup.source import SourceFile
+from pgkeep.progress import Silent
 from pgkeep.repository.catalogue import list_backups, load_manifest
 from pgkeep.repository.host import HostState
 from pgkeep.repository.identity import (
@@ -55,10 +58,13 @@ def main() -> int:
     parser.add_argument("--large", type=int, default=10_240, help="files of 1 GiB")
     parser.add_argument("--small", type=int, default=200_000, help="files of 64 KiB")
     parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--survey", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--identity", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plan:
         return plan(options.plan, options.identity)
+    if options.survey:
+        return survey(options.survey, options.identity)
     with tempfile.TemporaryDirectory(prefix="pgkeep-scale-") as folder:
         run(Path(folder), large=options.large, small=options.small)
     return 0
@@ -74,9 +80,12 @@ def run(folder: Path, *, large: int, small: int) -> None:
     simulation = Simulation(repository, large=large, small=small)
     full = simulation.backup("20261120T120000Z", None)
     successor = simulation.backup("20261121T120000Z", "20261120T120000Z")
-    command = [sys.executable, "-m", "bench.scale", "--plan", str(folder), "--identity", identity]
-    planned = subprocess.run(command, check=True, capture_output=True, text=True)
-    result = {"full": full, "successor": successor, "plan": json.loads(planned.stdout)}
+    result: dict[str, Any] = {"full": full, "successor": successor}
+    for part in ("survey", "plan"):
+        command = [sys.executable, "-m", "bench.scale", f"--{part}", str(folder)]
+        command += ["--identity", identity]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        result[part] = json.loads(done.stdout)
     result["successor adds"] = f"{successor['metadata_bytes'] / full['metadata_bytes']:.1%}"
     print(json.dumps(result, indent=2))
 
@@ -128,6 +137,8 @@ class Simulation:
                 sealed.sealed_metadata,
             )
             self._packs[attempt, info.number] = info
+        key = keyring.page_hash_key()
+        manifest.add_fact("hash", {"kind": key.kind, "shown": key.shown.hex()})
         made_up = time.monotonic()
         named = {pack for rows in self._maps.values() for pack in rows.packs}
         for info in (*maps, *(self._packs[pack] for pack in named)):
@@ -203,12 +214,34 @@ class _Packs:
         return found
 
 
+def survey(folder: Path, identity: str) -> int:
+    """What the next backup does before it copies: its parent's manifest, and all its maps."""
+    began = time.monotonic()
+    repository = _open(folder, identity)
+    key = repository.keyring.page_hash_key()
+    attempt = list_backups(repository, LAYOUT)[-1].head.attempt
+    hashes = HashWriter(
+        folder, attempt, repository_id=repository.keyring.repository_id.hex(), key=key
+    )
+    hashes.save()
+    wanted = Wanted(PAGE, datetime.now(UTC), frozenset(), False, 7, folder)
+    parents, _ = choose_parents(repository, LAYOUT, wanted, progress=Silent())
+    with parents:
+        found = {"files": len(parents.usage), "retiring": len(parents.retiring)}
+    seconds = round(time.monotonic() - began, 1)
+    print(json.dumps({"seconds": seconds, "peak_mib": _peak_mib(), **found}))
+    return 0
+
+
+def _open(folder: Path, identity: str) -> Repository:
+    store = LocalStore(folder / "repo")
+    return open_repository(store, HostState(folder / "state"), unlock=Unlock([identity]))
+
+
 def plan(folder: Path, identity: str) -> int:
     """What a restore reads before it writes: the manifest, and what its rows say."""
     began = time.monotonic()
-    store = LocalStore(folder / "repo")
-    state = HostState(folder / "state")
-    repository = open_repository(store, state, unlock=Unlock([identity]))
+    repository = _open(folder, identity)
     backup = list_backups(repository, LAYOUT)[-1]
     manifest = load_manifest(repository, LAYOUT, backup)
     rows = [(row.path, row.size_bytes) for row in manifest.files()]
@@ -229,7 +262,9 @@ def plan(folder: Path, identity: str) -> int:
 
 
 def _peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    # Not ru_maxrss: a process begins with what its parent's was.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
 
 
 def _head(name: str, parent: str | None, attempt: str, *, files: int, size: int) -> Head:
