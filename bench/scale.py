@@ -137,8 +137,8 @@ class Simulation:
                 sealed.sealed_metadata,
             )
             self._packs[attempt, info.number] = info
-        key = keyring.page_hash_key()
-        manifest.add_fact("hash", {"kind": key.kind, "shown": key.shown.hex()})
+        hashed = keyring.page_hash_key()
+        manifest.add_fact("hash", {"kind": hashed.kind, "shown": hashed.shown.hex()})
         made_up = time.monotonic()
         named = {pack for rows in self._maps.values() for pack in rows.packs}
         for info in (*maps, *(self._packs[pack] for pack in named)):
@@ -276,7 +276,7 @@ def _head(name: str, parent: str | None, attempt: str, *, files: int, size: int)
         kind="incremental" if parent else "full",
         parent=parent,
         started=AT,
-        ended=AT,
+        ended=AT.replace("-20T", "-21T") if parent else AT,
         start_lsn="0/300028",
         stop_lsn="0/300100",
         timeline=1,
