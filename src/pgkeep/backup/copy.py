@@ -142,8 +142,9 @@ class Copier:
                 raise
 
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="copy") as pool:
-            pending = {pool.submit(work) for _ in range(self._jobs)}
             try:
+                # An interrupt may come here, too, when the first already work.
+                pending = {pool.submit(work) for _ in range(self._jobs)}
                 while pending:
                     finished, pending = wait(pending, timeout=_KEEPALIVE_SECONDS)
                     for future in finished:
