@@ -43,7 +43,8 @@ def publish(attempt: Attempt, started: StartedBackup, stopped: StoppedBackup, *,
         except ObjectExists:
             continue
         store.put(layout.manifest_copy(head.backup), data, if_absent=True)
-        pin.confirm(head.backup, created)
+        named = {layout.pack(*pack) for pack in attempt.manifest.pack_names()}
+        pin.confirm(head.backup, created, packs=named)
         return head
     raise BackupError(
         f"No free name was found for the backup of {attempt.options.cluster}.",
