@@ -38,6 +38,7 @@ from pgkeep.postgres.wal_name import segments_between
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.lease import Lease, holding
 from pgkeep.repository.manifest import DATA_DIRECTORY, Head, Tablespace
 from pgkeep.repository.map import Extent, FileMap
 from pgkeep.repository.system import check_system
@@ -62,7 +63,8 @@ def run_backup(
     """Make a full backup; returns when both copies of its manifest are durable.
 
     Raises ``WrongDataDirectory``, ``ArchivingNotWorking``, ``UnknownSystem``, ``CopyRefused``,
-    ``StoreError``, ``ServerError``, ``LocalIOError``, ``BackupError``. After any of them there is
+    ``StoreError``, ``ServerError``, ``LocalIOError``, ``BackupError``
+    (``BackupRunning`` while another one of the cluster is being made). After any of them there is
     no new backup, unless it was the manifest's second copy that could not be stored.
     """
     facts = connection.server_facts()
@@ -86,9 +88,23 @@ def run_backup(
             "cannot list them. Run pgkeep init here once with PGKEEP_IDENTITY to change that."
         )
     try:
-        return _run(attempt, connection)
+        # Before the pin, so that a run that is refused leaves none behind, which would live for
+        # days. Nothing that the pin protects is looked at before it is there.
+        with holding(_lease(attempt)):
+            return _run(attempt, connection)
     finally:
         attempt.manifest.close()
+
+
+def _lease(attempt: Attempt) -> Lease:
+    return Lease(
+        attempt.repository.store,
+        attempt.layout,
+        attempt=attempt.id,
+        by=attempt.by(),
+        progress=attempt.progress,
+        seconds=attempt.options.lease_seconds,
+    )
 
 
 def _run(attempt: Attempt, connection: ServerConnection) -> BackupReport:
