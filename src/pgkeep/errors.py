@@ -43,7 +43,8 @@ PgkeepError                          1   something failed that has no code of it
  │   ├─ DamagedObject               64   stored bytes are not what was stored
  │   └─ Busy                        65   another process does the same work
  └─ BackupError                     70   the backup was not made
-     └─ PagesDamaged                71   the backup was made and kept, and holds damaged pages
+     ├─ PagesDamaged                71   the backup was made and kept, and holds damaged pages
+     └─ BackupRunning               72   another backup of the cluster is being made
 
 ``wal-push`` exits only with 0 and codes up to 125. ``wal-fetch`` exits 0, 1 for a file that
 is positively absent, and 200 for every other error (see ``docs/concepts/archiving.md``).
@@ -248,3 +249,7 @@ class BackupError(PgkeepError):
 
 class PagesDamaged(BackupError):
     exit_code = 71
+
+
+class BackupRunning(BackupError):
+    exit_code = 72

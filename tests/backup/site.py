@@ -6,6 +6,7 @@ be killed. As root both write into one repository: hence its open modes.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 import time
@@ -87,7 +88,8 @@ class Site:
         **options: Any,
     ) -> BackupReport:
         """A backup in this process."""
-        wanted = replace(BackupOptions("main", 2, 1, "test", low_priority=False), **options)
+        host = socket.gethostname()  # the program's, so that either sees that the other has ended
+        wanted = replace(BackupOptions("main", 2, 1, host, low_priority=False), **options)
         with connect((server or self.server).conninfo) as connection:
             return run_backup(
                 repository or self.repository(),

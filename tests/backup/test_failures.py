@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +117,25 @@ def test_an_interrupt_ends_a_copy_that_is_held_back(
     scratch = Scratch(tmp_path, rate=RateLimit(1000), keepalive=interrupt)
     many_packs(scratch)
     monkeypatch.setattr(copy, "_KEEPALIVE_SECONDS", 0.3)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        scratch.copy()
+    assert time.monotonic() - began < SOON
+    assert no_threads_left()
+
+
+def test_an_interrupt_while_workers_are_started_ends_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **more: Any) -> Any:
+            if self._threads:
+                raise KeyboardInterrupt
+            return super().submit(*arguments, **more)
+
+    scratch = Scratch(tmp_path, rate=RateLimit(1000))
+    many_packs(scratch)
+    monkeypatch.setattr(copy, "ThreadPoolExecutor", Interrupted)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         scratch.copy()

@@ -19,6 +19,8 @@ from tests.repository.kit import AT, BY, LAYOUT, make_repository
 
 ATTEMPT = "cd" * 16
 BACKUP = "20261120T120000Z"
+OWN = LAYOUT.pack(ATTEMPT, 1)
+TAKEN_OVER, OTHER = LAYOUT.pack("ef" * 16, 1), LAYOUT.pack("ef" * 16, 2)
 
 
 class Clock:
@@ -85,7 +87,7 @@ def test_a_living_pin_confirms(
         pin.renew()
         clock.hours(6)
     clock.hours(60)
-    pin.confirm(BACKUP, publish())
+    pin.confirm(BACKUP, publish(), packs=[OWN])
     assert voids(repository) == []
 
 
@@ -102,10 +104,32 @@ def test_a_pin_that_had_died_takes_the_backup_back(
     if renewed:
         pin.renew()
     with pytest.raises(BackupError, match="had expired"):
-        pin.confirm(BACKUP, publish())
+        pin.confirm(BACKUP, publish(), packs=[OWN])
     assert voids(repository) == [LAYOUT.void(BACKUP)]
     members = parse_record(repository.store.get(LAYOUT.void(BACKUP)), "void", kind="void")
     assert members["backup"] == BACKUP
+
+
+def test_a_pin_names_the_parent_once_there_is_one(pin: Pin, repository: Any, clock: Clock) -> None:
+    pin.renew()
+    for parent in ("20261119T020000Z", "20261118T020000Z", "20261118T020000Z", None):
+        pin.work_from(parent)
+        assert pin.parent == parent
+    pin.work_from("20261117T020000Z")
+    clock.hours(7)
+    pin.renew()
+    named = [
+        parse_record(repository.store.get(key), "pin", kind="pin")["backup"]
+        for key in pins_of(repository)
+    ]
+    assert [name and name[6:8] for name in named] == [None, "19", "18", None, "17", "17"]
+
+
+def test_a_pin_of_an_attempt_that_has_none_may_name_the_parent_at_once(
+    pin: Pin, repository: Any
+) -> None:
+    pin.work_from(None)
+    assert pins_of(repository) == [LAYOUT.pin(ATTEMPT, 1)]
 
 
 def condemn(repository: Any, number: int, kind: str, *keys: str) -> None:
@@ -118,27 +142,27 @@ def condemn(repository: Any, number: int, kind: str, *keys: str) -> None:
     ("records", "void"),
     [
         ([], False),
-        ([("condemned", 1)], True),
-        ([("condemned", 1), ("spared", 1)], False),
-        ([("spared", 1), ("condemned", 1)], True),
-        ([("condemned", 1), ("condemned", 2), ("spared", 2)], True),
+        ([("condemned", OWN)], True),
+        ([("condemned", TAKEN_OVER)], True),
+        ([("condemned", OTHER)], False),
+        ([("condemned", OWN), ("spared", OWN)], False),
+        ([("condemned", TAKEN_OVER), ("spared", OWN)], True),
     ],
 )
 def test_condemned_packs_take_the_backup_back(
     pin: Pin,
     repository: Any,
     publish: Callable[[], ObjectInfo],
-    records: list[tuple[str, int]],
+    records: list[tuple[str, str]],
     void: bool,
 ) -> None:
+    """Those of this attempt, and those of its parents that the manifest names, too."""
     pin.renew()
-    other = LAYOUT.pack("ef" * 16, 1)
-    condemn(repository, 1, "condemned", other)
-    for number, (kind, pack) in enumerate(records, start=2):
-        condemn(repository, number, kind, LAYOUT.pack(ATTEMPT, pack), other)
+    for number, (kind, pack) in enumerate(records, start=1):
+        condemn(repository, number, kind, pack)
     if void:
         with pytest.raises(BackupError, match="condemned"):
-            pin.confirm(BACKUP, publish())
+            pin.confirm(BACKUP, publish(), packs=[OWN, TAKEN_OVER])
     else:
-        pin.confirm(BACKUP, publish())
+        pin.confirm(BACKUP, publish(), packs=[OWN, TAKEN_OVER])
     assert bool(voids(repository)) == void

@@ -78,6 +78,85 @@ def test_history_file_that_arrives_later_mends_it(pgkeep: Pgkeep) -> None:
     assert (backup["good"], backup["notes"]) == (True, [])
 
 
+GIB = 1 << 30
+MONDAY, TUESDAY, WEDNESDAY = (f"2026112{day}T020000Z" for day in range(3))
+OWN = {day: (f"{number:02x}" * 16, 1) for number, day in enumerate((MONDAY, TUESDAY, WEDNESDAY))}
+
+
+@pytest.fixture
+def week(tmp_path: Path) -> Pgkeep:
+    """A full backup of 3 GiB, and two increments of 1 GiB each that took over 2 GiB."""
+    pgkeep = Pgkeep()
+    repository, _ = make_repository(tmp_path, store=LocalStore(pgkeep.repository, create=True))
+    register(repository, SYSTEM)
+    put_segment(repository, 1, 3)
+    first, stop = "0/300028", "0/300100"
+    taken_over = (OWN[MONDAY][0], 2)
+    for day, parent in ((MONDAY, None), (TUESDAY, MONDAY), (WEDNESDAY, TUESDAY)):
+        facts = {
+            "kind": "incremental" if parent else "full",
+            "parent": parent,
+            "added_bytes": GIB if parent else 3 * GIB,
+            "stored_bytes": 3 * GIB,
+            "database_bytes": 8 * GIB,
+        }
+        packs = {OWN[day]: GIB, taken_over: 2 * GIB}
+        put_backup(repository, head(day, first, stop, **facts), packs=packs)
+    give_away(pgkeep)
+    return pgkeep
+
+
+def test_list_says_what_each_backup_added(week: Pgkeep) -> None:
+    rows = [line.split() for line in week("list").stdout.splitlines() if line.startswith("  2026")]
+    assert [row[:2] for row in rows] == [
+        [WEDNESDAY, "incremental"],
+        [TUESDAY, "incremental"],
+        [MONDAY, "full"],
+    ]
+    assert [" ".join(row[-4:]) for row in rows] == ["8.0 GiB 1.0 GiB"] * 2 + ["8.0 GiB 3.0 GiB"]
+
+
+def test_show_says_what_a_backup_adds_shares_and_would_free(week: Pgkeep) -> None:
+    text = week("show", TUESDAY).stdout
+    lines = {line[2:18].strip(): line[18:].strip() for line in text.splitlines()}
+    assert f"{TUESDAY} · incremental · good" in text
+    assert lines["parent"] == MONDAY
+    assert lines["stored"] == "3.0 GiB in 2 packs"
+    assert lines["added"] == "1.0 GiB by this backup"
+    assert lines["shared"] == "2.0 GiB with 2 other backups"
+    assert lines["deleting it"] == "would free 1.0 GiB"
+    document = week.json("show", TUESDAY)
+    assert document["shared_bytes"] == 2 * GIB
+    assert document["freed_bytes"] == GIB
+    assert document["shared_with"] == [MONDAY, WEDNESDAY]
+    assert (document["parent"], document["packs"]) == (MONDAY, 2)
+
+
+def test_show_of_a_full_backup_says_what_later_ones_took_over(week: Pgkeep) -> None:
+    text = week("show", MONDAY).stdout
+    assert "parent" not in text
+    assert "3.0 GiB by this backup" in text
+    assert "2.0 GiB with 2 other backups" in text
+    assert "would free 1.0 GiB" in text
+
+
+def test_a_deleted_parent_is_no_loss(week: Pgkeep) -> None:
+    for path in week.repository.rglob(f"manifests*/{TUESDAY}"):
+        path.unlink()
+    text = week("show", WEDNESDAY).stdout
+    assert f"{TUESDAY} (deleted since, and not needed)" in text
+    assert "2.0 GiB with 1 other backup\n" in text
+
+
+def test_what_deleting_frees_is_unknown_beside_a_backup_that_cannot_be_read(week: Pgkeep) -> None:
+    for path in week.repository.rglob(f"manifests*/{MONDAY}"):
+        path.write_bytes(b"rubbish")
+    text = week("show", TUESDAY).stdout
+    assert f"parent          {MONDAY}\n" in text
+    assert "would free an unknown size: other backups cannot be read" in text
+    assert week.json("show", TUESDAY)["freed_bytes"] is None
+
+
 def test_system_that_came_back_is_the_present_one(tmp_path: Path) -> None:
     repository, _ = make_repository(tmp_path)
     put_backup(repository, head("20261120T120000Z", "0/300028", "0/300100"))

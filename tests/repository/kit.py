@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pgkeep.repository.identity import (
 )
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Head, ManifestBuilder
+from pgkeep.repository.pack import PackInfo
 from pgkeep.repository.wal import build_wal_object
 from pgkeep.seal import age
 from pgkeep.storage.interface import Store
@@ -111,9 +113,17 @@ def put_wal(
     repository.store.put(layout.wal_file(name), data, if_absent=True)
 
 
-def put_backup(repository: Repository, head: Head, *, copies: str = "both") -> None:
-    """Store the manifest(s) of a backup without files."""
+def put_backup(
+    repository: Repository,
+    head: Head,
+    *,
+    copies: str = "both",
+    packs: Mapping[tuple[str, int], int] | None = None,
+) -> None:
+    """Store the manifest(s) of a backup without files; ``packs`` are (attempt, number): size."""
     builder = ManifestBuilder()
+    for (attempt, number), size in (packs or {}).items():
+        builder.add_pack(PackInfo(attempt, number, size, bytes(32), bytes(16), b"", b""))
     data = builder.build(repository.keyring, head)
     builder.close()
     if copies in ("both", "first"):

@@ -15,6 +15,7 @@ from pgkeep.postgres.facts import ServerFacts
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.lease import LEASE_SECONDS
 from pgkeep.repository.manifest import ManifestBuilder
 from pgkeep.seal.keyring import PageHashKey
 
@@ -22,7 +23,7 @@ from pgkeep.seal.keyring import PageHashKey
 @dataclass(frozen=True)
 class BackupOptions:
     """How a backup is to be made. ``rate_limit`` in bytes a second, ``archive_timeout`` in
-    seconds.
+    seconds; ``lease_seconds`` is how long another backup waits for a sign of life of this one.
 
     ``cache`` is the folder where page hashes are kept from one backup to the next; without one they
     are read again from the repository. Every ``read_all_every``-th backup reads all files.
@@ -43,6 +44,7 @@ class BackupOptions:
     spread_checkpoint: bool = False
     low_priority: bool = True
     note: str = ""
+    lease_seconds: float = LEASE_SECONDS
 
 
 @dataclass

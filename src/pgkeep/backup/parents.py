@@ -22,6 +22,7 @@ from pgkeep.backup.retiring import packs_to_retire
 from pgkeep.backup.skipping import Skipping
 from pgkeep.backup.source import SourceFile
 from pgkeep.postgres.page import HASH_SIZE
+from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import FileRow, Manifest
 from pgkeep.repository.map_rows import MapRows, PackKey
 from pgkeep.repository.pack import PackInfo
@@ -128,6 +129,10 @@ class Parents:
             for pack in packs
             if (infos := [one.packs[pack] for one in self.parents if pack in one.packs])
         ]
+
+    def pack_keys(self, layout: Layout) -> set[str]:
+        """The keys of all packs that the parents name."""
+        return {info.key(layout) for parent in self.parents for info in parent.packs.values()}
 
     def _ancestor(self, parent: Parent, file: SourceFile, row: FileRow) -> Ancestor | None:
         hashes = parent.hashes.get(row.path)

@@ -27,10 +27,8 @@ def publish(
     stopped: StoppedBackup,
     *,
     pin: Pin,
-    named: frozenset[str] = frozenset(),
 ) -> Head:
-    """Create both copies of the manifest, under the first free name. ``named`` are the keys of the
-    packs of others that it needs.
+    """Create both copies of the manifest, under the first free name.
 
     Raises ``BackupError`` when a sweep may take the packs, or no name is free, and what the store
     raises.
@@ -51,7 +49,8 @@ def publish(
         except ObjectExists:
             continue
         store.put(layout.manifest_copy(head.backup), data, if_absent=True)
-        pin.confirm(head.backup, created, named)
+        named = {layout.pack(*pack) for pack in attempt.manifest.pack_names()}
+        pin.confirm(head.backup, created, packs=named)
         return head
     raise BackupError(
         f"No free name was found for the backup of {attempt.options.cluster}.",

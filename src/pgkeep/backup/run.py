@@ -19,6 +19,7 @@ from pgkeep.postgres.connection import ServerConnection
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.lease import Lease, holding
 from pgkeep.repository.system import check_system
 
 
@@ -35,7 +36,8 @@ def run_backup(
     ``options.full`` asks for that.
 
     Raises ``WrongDataDirectory``, ``ArchivingNotWorking``, ``UnknownSystem``, ``CopyRefused``,
-    ``StoreError``, ``ServerError``, ``LocalIOError``, ``BackupError``. After any of them there is
+    ``StoreError``, ``ServerError``, ``LocalIOError``, ``BackupError``
+    (``BackupRunning`` while another one of the cluster is being made). After any of them there is
     no new backup, unless it was the manifest's second copy that could not be stored.
     """
     facts = connection.server_facts()
@@ -59,6 +61,20 @@ def run_backup(
             "cannot list them. Run pgkeep init here once with PGKEEP_IDENTITY to change that."
         )
     try:
-        return make_backup(attempt, connection)
+        # Before the pin, so that a run that is refused leaves none behind, which would live for
+        # days. Nothing that the pin protects is looked at before it is there.
+        with holding(_lease(attempt)):
+            return make_backup(attempt, connection)
     finally:
         attempt.manifest.close()
+
+
+def _lease(attempt: Attempt) -> Lease:
+    return Lease(
+        attempt.repository.store,
+        attempt.layout,
+        attempt=attempt.id,
+        by=attempt.by(),
+        progress=attempt.progress,
+        seconds=attempt.options.lease_seconds,
+    )

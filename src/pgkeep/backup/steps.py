@@ -15,7 +15,7 @@ from pgkeep.backup.history import ensure_history
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackFiller, PackStream
 from pgkeep.backup.parents import Parents
-from pgkeep.backup.pins import Pin, condemned_packs
+from pgkeep.backup.pins import Pin
 from pgkeep.backup.prepare import boot_facts, prove_data_directory, recorded_facts
 from pgkeep.backup.proof import wait_for_segments
 from pgkeep.backup.publish import describe, publish
@@ -23,15 +23,19 @@ from pgkeep.backup.reader import RUN_BYTES
 from pgkeep.backup.source import CONTROL_FILE, Source, SourceFile, outside_file, walk_data_directory
 from pgkeep.backup.throttle import RateLimit
 from pgkeep.backup.unfinished import PartialManifests
+from pgkeep.errors import BackupError
 from pgkeep.postgres.backup_session import BackupSession, StartedBackup, StoppedBackup
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.datadir import external_config_files, read_control_bytes
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.page import scan_pages
 from pgkeep.postgres.wal_name import segments_between
+from pgkeep.repository.condemned import condemned_keys
 from pgkeep.repository.manifest import DATA_DIRECTORY, Head, Tablespace
 from pgkeep.repository.map import Extent, FileMap
 from pgkeep.repository.map_rows import PackKey
+
+_CHOICES = 4
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,39 @@ def make_backup(attempt: Attempt, connection: ServerConnection) -> BackupReport:
 @contextmanager
 def _parents(attempt: Attempt, pin: Pin) -> Iterator[Parents]:
     """What to compare with; from here on it is pinned, and its key is the attempt's."""
-    options, repository = attempt.options, attempt.repository
     attempt.progress.phase("looking for the last backup")
-    wanted = Wanted(
+    condemned: frozenset[str] = frozenset()
+    for _ in range(_CHOICES):
+        parents, attempt.hash_key = choose_parents(
+            attempt.repository,
+            attempt.layout,
+            _wanted(attempt, pin, condemned),
+            progress=attempt.progress,
+        )
+        with parents:
+            # Only what is condemned after the pin names the parent is spared for the pin's sake.
+            pin.work_from(parents.base)
+            condemned = frozenset(condemned_keys(attempt.repository.store, attempt.layout))
+            if parents.pack_keys(attempt.layout).isdisjoint(condemned):
+                attempt.parent = parents.base
+                yield parents
+                return
+    raise BackupError(
+        "No backup that this one could be compared with stays long enough.",
+        why="While one was chosen, a sweep condemned packs of it, several times in a row.",
+        remedy="Run the backup again when the sweep is done.",
+    )
+
+
+def _wanted(attempt: Attempt, pin: Pin, condemned: frozenset[str]) -> Wanted:
+    return Wanted(
         attempt.facts.block_size,
         pin.seen_at,
-        condemned_packs(repository.store, attempt.layout),
-        options.full,
-        options.read_all_every,
+        condemned,
+        attempt.options.full,
+        attempt.options.read_all_every,
         attempt.cache,
     )
-    chosen, attempt.hash_key = choose_parents(
-        repository, attempt.layout, wanted, progress=attempt.progress
-    )
-    with chosen as parents:
-        attempt.parent = parents.base
-        yield parents
 
 
 @contextmanager
@@ -136,10 +157,7 @@ class _Steps:
         self._describe(source)
         attempt.progress.phase("waiting for the backup's last WAL to arrive")
         self._wait(self._segments(started, stopped.stop_lsn), self._pin.renew)
-        named = frozenset(
-            attempt.layout.pack(*pack) for pack in self._named() if pack[0] != attempt.id
-        )
-        head = publish(attempt, started, stopped, pin=self._pin, named=named)
+        head = publish(attempt, started, stopped, pin=self._pin)
         failed = tuple(sorted(self._collector.failed))
         return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
 

@@ -140,6 +140,11 @@ class ManifestBuilder:
         row = (name, json.dumps(value, sort_keys=True))
         self._database.execute("INSERT OR REPLACE INTO facts VALUES (?,?)", row)
 
+    def pack_names(self) -> list[tuple[str, int]]:
+        """(attempt, number) of every pack that the manifest names."""
+        rows = self._database.execute("SELECT attempt, number FROM packs")
+        return [(attempt.hex(), number) for attempt, number in rows]
+
     def totals(self) -> tuple[int, int, int]:
         """(files, their bytes, failed pages)."""
         query = "SELECT count(*), coalesce(sum(size_bytes),0), coalesce(sum(failed_pages),0)"

@@ -19,7 +19,7 @@ from pgkeep.seal.envelope import json_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pgkeep.storage.interface import ObjectInfo, Store
 
@@ -37,8 +37,11 @@ def build_record(kind: str, members: dict[str, Any], *, at: str, by: dict[str, A
     return line + b"blake3 " + blake3(line).hexdigest().encode() + b"\n"
 
 
-def parse_record(data: bytes, name: str, *, kind: str) -> dict[str, Any]:
-    """The members of the record stored as ``name``. Raises ``DamagedObject``, ``FormatTooNew``."""
+def parse_record(data: bytes, name: str, *, kind: str | tuple[str, ...]) -> dict[str, Any]:
+    """The members of the record stored as ``name``, which is of this kind, or one of these.
+
+    Raises ``DamagedObject``, ``FormatTooNew``.
+    """
     from blake3 import blake3
 
     line, separator, tail = data.partition(b"\n")
@@ -52,8 +55,10 @@ def parse_record(data: bytes, name: str, *, kind: str) -> dict[str, Any]:
             f"{name} was written in format {version}; this pgkeep reads up to {FORMAT_VERSION}.",
             remedy="Upgrade pgkeep on this host.",
         )
-    if members.get("type") != kind:
-        raise DamagedObject(f"{name} is a {members.get('type')!r} record, not a {kind!r} one.")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if members.get("type") not in kinds:
+        wanted = " or ".join(repr(one) for one in kinds)
+        raise DamagedObject(f"{name} is a {members.get('type')!r} record, not a {wanted} one.")
     member(members, "at", str, name=name)
     member(members, "by", dict, name=name)
     return members
@@ -67,6 +72,19 @@ def member(members: Mapping[str, Any], key: str, kind: type[_T], *, name: str) -
     return found
 
 
+def list_numbered(
+    store: Store, prefix: str, *, digits: int = NUMBER_DIGITS, after: int = 0
+) -> Iterator[ObjectInfo]:
+    """The numbered objects under ``prefix`` (which ends with a slash), in order, above ``after``.
+
+    Other names are left out: a later version of the format may have them.
+    """
+    start = numbered(prefix, after, digits=digits) if after else None
+    for info in store.list(prefix, start_after=start):
+        if _is_number(info.key[len(prefix) :], digits):
+            yield info
+
+
 def newest(
     store: Store, prefix: str, *, digits: int = NUMBER_DIGITS, after: int = 0
 ) -> ObjectInfo | None:
@@ -76,10 +94,8 @@ def newest(
     nothing above it, the answer is None.
     """
     last = None
-    start = numbered(prefix, after, digits=digits) if after else None
-    for info in store.list(prefix, start_after=start):
-        if _is_number(info.key[len(prefix) :], digits):
-            last = info
+    for info in list_numbered(store, prefix, digits=digits, after=after):
+        last = info
     return last
 
 

@@ -9,8 +9,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject, UnknownSystem
-from pgkeep.repository.layout import NUMBER_DIGITS, systems
-from pgkeep.repository.record import build_record, member, parse_record, publish
+from pgkeep.repository.layout import systems
+from pgkeep.repository.record import (
+    build_record,
+    list_numbered,
+    member,
+    parse_record,
+    publish,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,13 +34,8 @@ class System(NamedTuple):
 
 def read_systems(store: Store, cluster: str) -> list[System]:
     """All system identifiers of a cluster, oldest first; the last is the present one."""
-    found = []
-    prefix = systems(cluster)
-    for info in store.list(prefix):
-        number = info.key[len(prefix) :]
-        if len(number) == NUMBER_DIGITS and number.isascii() and number.isdigit():
-            found.append(_parse(store.get(info.key), info.key))
-    return found
+    listed = list_numbered(store, systems(cluster))
+    return [_parse(store.get(info.key), info.key) for info in listed]
 
 
 def register_system(

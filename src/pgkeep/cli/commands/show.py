@@ -14,6 +14,7 @@ from pgkeep.cli.render import ago, moment, pairs
 from pgkeep.cli.systems import add_system_argument
 from pgkeep.repository.catalogue import Backup, load_manifest
 from pgkeep.repository.manifest import Manifest
+from pgkeep.repository.sharing import packs_of, read_sharing
 from pgkeep.units import format_duration, format_rate, format_size, from_utc_text
 
 EXAMPLES = (
@@ -35,9 +36,18 @@ def run(context: Context, args: Namespace) -> int:
     backup = view.find(args.backup)
     manifest = load_manifest(view.repository, view.layout, backup)
     try:
+        packs = packs_of(manifest)
         document = _document(view, backup, manifest)
     finally:
         manifest.close()
+    sharing = read_sharing(
+        view.repository,
+        view.layout,
+        packs,
+        others=[other for other in view.backups if other.id != backup.id],
+        unreadable=[problem.backup for problem in view.problems],
+    )
+    document |= {"packs": len(packs), **sharing._asdict()}
     now = datetime.now(UTC)
     context.output.result(document, lambda: _render(context, view, backup, document, now))
     return 0
@@ -54,7 +64,6 @@ def _document(view: ClusterView, backup: Backup, manifest: Manifest) -> dict[str
         "restorable_to": max((window.to_moment for window in windows), default=None),
         "damaged_files": [{"file": row.path, "pages": row.failed_pages} for row in damaged],
         "tablespaces": [space._asdict() for space in manifest.tablespaces()],
-        "packs": len(manifest.packs()),
         "facts": manifest.facts(),
     }
 
@@ -73,6 +82,7 @@ def _render(
     rows = [
         ("cluster", f"{head.cluster}, system {head.system_identifier}, timeline {head.timeline}"),
         ("server", f"PostgreSQL {short_version(head.postgres)} on {head.host}{standby}"),
+        ("parent", _parent(view, head.parent)),
         ("began", moment(from_utc_text(head.started), now)),
         ("ended", f"{moment(ended, now)} ({ago(ended, now)})"),
         ("took", f"{format_duration(head.total_seconds)}, copied at {rate}"),
@@ -80,6 +90,9 @@ def _render(
         ("reaches to", moment(reach, now) if reach else f"nowhere: {obstacle}"),
         ("database", f"{format_size(head.database_bytes)} in {head.files} files"),
         ("stored", f"{format_size(head.stored_bytes)} in {facts['packs']} packs"),
+        ("added", f"{format_size(head.added_bytes)} by this backup"),
+        ("shared", _shared(facts)),
+        ("deleting it", _freed(facts)),
         ("page checksums", "on, verified" if head.checksums else "off: pages were not verified"),
         ("notes", "; ".join(facts["notes"])),
     ]
@@ -93,3 +106,24 @@ def _render(
         context.output.say()
         which = f"--backup {head.backup}{view.system_option}"
         context.output.say(f"To restore it: pgkeep restore --into DIRECTORY {which}")
+
+
+def _parent(view: ClusterView, parent: str | None) -> str:
+    if parent is None:
+        return ""
+    known = {backup.id for backup in view.backups} | {problem.backup for problem in view.problems}
+    return parent if parent in known else f"{parent} (deleted since, and not needed)"
+
+
+def _shared(facts: dict[str, Any]) -> str:
+    count = len(facts["shared_with"])
+    if not count:
+        return "nothing" if facts["freed_bytes"] is not None else "nothing that is known"
+    size = format_size(facts["shared_bytes"])
+    return f"{size} with {count} other {'backup' if count == 1 else 'backups'}"
+
+
+def _freed(facts: dict[str, Any]) -> str:
+    if facts["freed_bytes"] is None:
+        return "would free an unknown size: other backups cannot be read"
+    return f"would free {format_size(facts['freed_bytes'])}"
