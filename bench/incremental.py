@@ -101,8 +101,9 @@ class Incrementals:
             [self._context.peers.program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"],
             {**self._context.server.env, "PGDATABASE": DATABASE},
             stdin="UPDATE pgbench_accounts SET abalance = abalance + 1 "
-            f"WHERE random() < {share}; CHECKPOINT;",
+            f"WHERE random() < {share}; CHECKPOINT; SELECT pg_switch_wal();",
         )
+        self._context.server.wait_until_archived()
 
     def _backup(self, *options: str) -> tuple[Usage, int]:
         usage = run_measured(
