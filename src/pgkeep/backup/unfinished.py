@@ -15,6 +15,7 @@ from pgkeep.backup.hash_cache import HashWriter
 from pgkeep.backup.mapping import Block, MapCollector
 from pgkeep.backup.packing import PackStream
 from pgkeep.backup.parents import Parents
+from pgkeep.errors import StoreError
 from pgkeep.repository.layout import numbered
 from pgkeep.repository.manifest import Head, ManifestBuilder
 from pgkeep.repository.map_rows import PackKey
@@ -49,10 +50,13 @@ class PartialManifests:
         self._number = 0
 
     def publish_when_due(self) -> None:
-        """Publish one if it is time. Raises what the store raises."""
+        """Publish one if it is time. That a store does not take it is said, and harms nothing."""
         if time.monotonic() >= self._next:
             began = time.monotonic()
-            self.publish()
+            try:
+                self.publish()
+            except StoreError as error:
+                self._attempt.progress.note(f"no partial manifest could be stored: {error}")
             spent = time.monotonic() - began
             self._next = time.monotonic() + max(
                 self._attempt.options.partial_seconds, _COST * spent
