@@ -6,7 +6,7 @@ the file that is at hand, the live pages of the worst frames, until
 
 * the frames that the map names hold at most 1.5 × its live pages, and
 * the frames that are scattered over the file, and of which a restore has to hold those that reach
-  beyond the place where it is, hold at most 64 MiB at any place.
+  beyond the place where it is, hold at most 32 MiB at any place.
 
 The first bound holds for each file and hence for the whole backup. (A bound over the whole backup
 would store less again where hot and cold files lie together, but wants all maps at once, and the
@@ -21,7 +21,7 @@ from pgkeep.repository.map import HOLE
 from pgkeep.repository.map_rows import MapRows
 
 MOST_NAMED = 1.5
-HELD_BYTES = 64 << 20
+HELD_BYTES = 32 << 20
 _SCATTERED_PAGES = 1024
 
 

@@ -1,0 +1,113 @@
+"""What a map would have a restore read in vain is bounded, and no more is stored again than needed
+(invariant 30)."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from pgkeep.backup.layering import HELD_BYTES, MOST_NAMED, pages_to_store_again
+from pgkeep.repository.map import Extent, FileMap, FrameAddress
+from pgkeep.repository.map_rows import MapRows, overlay
+
+PAGE = 8192
+FRAME = 128
+
+
+def address(number: int, pages: int) -> FrameAddress:
+    return FrameAddress("ab" * 16, 1, number, number * 100, 90, pages * PAGE)
+
+
+def whole(pages: int) -> MapRows:
+    """A first copy: frames of 128 pages."""
+    count = pages // FRAME
+    return MapRows.of_map(
+        FileMap(
+            "base/5/1",
+            pages * PAGE,
+            [address(number, FRAME) for number in range(count)],
+            [Extent(number * FRAME, FRAME, number, 0) for number in range(count)],
+        )
+    )
+
+
+def with_changes(rows: MapRows, pages: list[int]) -> MapRows:
+    """The map after these pages, ascending, were stored in frames of their own."""
+    parts = [pages[start : start + FRAME] for start in range(0, len(pages), FRAME)]
+    return overlay(
+        rows,
+        [address(1000 + number, len(part)) for number, part in enumerate(parts)],
+        [
+            Extent(page, 1, number, at)
+            for number, part in enumerate(parts)
+            for at, page in enumerate(part)
+        ],
+        size_bytes=rows.size_bytes,
+        page_size=PAGE,
+    )
+
+
+def held_and_live(rows: MapRows) -> tuple[int, int]:
+    data = rows.extents[2] != 0xFFFFFFFF
+    return int(rows.frames[4].sum()) // PAGE, int(rows.extents[1][data].sum())
+
+
+def deepest(rows: MapRows) -> int:
+    """The most bytes of scattered frames over any page."""
+    pages = rows.size_bytes // PAGE
+    depth = np.zeros(pages + 1, dtype=np.int64)
+    owner = rows.frames_of_pages(pages)[0]
+    for frame, plain in enumerate(rows.frames[4].tolist()):
+        where = np.flatnonzero(owner == frame)
+        if len(where) and where[-1] - where[0] > 1024:
+            depth[where[0] : where[-1]] += plain
+    return int(depth.max())
+
+
+def test_a_first_copy_is_left_alone() -> None:
+    assert not len(pages_to_store_again(whole(4096), page_size=PAGE))
+    empty = MapRows.of_map(FileMap("base/5/1", 0))
+    assert not len(pages_to_store_again(empty, page_size=PAGE))
+
+
+def test_up_to_the_bound_nothing_is_stored_again() -> None:
+    rows = with_changes(whole(4096), [*range(0, 4096, 2)])  # half of it twice: 1.5 exactly
+    assert held_and_live(rows) == (6144, 4096)
+    assert not len(pages_to_store_again(rows, page_size=PAGE))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_storing_what_is_asked_for_again_brings_every_map_within_bounds(seed: int) -> None:
+    chance = random.Random(seed)
+    rows, again_in_all, changed_in_all = whole(8192), 0, 0
+    for _ in range(40):
+        changed = sorted(chance.sample(range(8192), chance.randrange(1, 1200)))
+        rows = with_changes(rows, changed)
+        again = pages_to_store_again(rows, page_size=PAGE).tolist()
+        assert again == sorted({*again})
+        rows = with_changes(rows, again) if again else rows
+        held, live = held_and_live(rows)
+        assert held <= MOST_NAMED * live
+        assert deepest(rows) <= HELD_BYTES
+        again_in_all += len(again)
+        changed_in_all += len(changed)
+    assert again_in_all < 1.2 * changed_in_all, "what is stored again stays in proportion"
+
+
+def test_frames_that_waste_most_go_first() -> None:
+    rows = with_changes(whole(1024), [*range(100), *range(128, 1024, 2)])
+    again = pages_to_store_again(rows, page_size=PAGE).tolist()
+    assert again[:28] == [*range(100, 128)], "28 pages make up for a hundred"
+
+
+def test_many_thin_layers_are_joined() -> None:
+    chance = random.Random(1)
+    rows = whole(65536)
+    for _ in range(48):
+        rows = with_changes(rows, sorted(chance.sample(range(65536), 120)))
+    assert deepest(rows) > HELD_BYTES
+    again = pages_to_store_again(rows, page_size=PAGE).tolist()
+    rows = with_changes(rows, again)
+    assert deepest(rows) <= HELD_BYTES
