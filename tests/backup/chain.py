@@ -100,7 +100,10 @@ class Chain(Scratch):
             "boot_id": current_boot_id(),
             "start_us": time.time_ns() // 1000 + (120_000_000 if self.settled else 0),
         }
-        files = self.walk().files
+        unread, files = parents.divide(self.walk().files)
+        collector.keep(unread)
+        for reader in {one.hashes for one in unread}:
+            hashes.adopt(reader, [one.file.path for one in unread if one.hashes is reader])
         head = replace(
             HEAD,
             attempt=attempt,

@@ -47,8 +47,8 @@ def changes(draw: st.DrawFn) -> list[tuple[int, list[int], bool]]:
 def test_any_succession_of_changes_ends_where_a_model_says(
     rounds: list[tuple[int, list[int], bool]],
 ) -> None:
-    rows, model, number = nothing(), list[Place](), 0
-    for length, changed, zeros in rounds:
+    rows, model = nothing(), list[Place]()
+    for number, (length, changed, zeros) in enumerate(rounds):
         pages = sorted({*changed, *range(len(model), length)} & {*range(length)})
         model = (model + [None] * length)[:length]
         extents = []
@@ -57,7 +57,6 @@ def test_any_succession_of_changes_ends_where_a_model_says(
             model[page] = None if zeros else (number, inside)
         frames = [] if zeros else [address(number)]
         rows = overlay(rows, frames, extents, size_bytes=length * PAGE, page_size=PAGE)
-        number += 1
         assert places(rows) == model
         named = {place[0] for place in model if place}
         assert rows.frames[1].tolist() == sorted(named), "used frames only, oldest first"

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,6 +61,18 @@ class HashReader:
         found = os.pread(self._handle, pages * HASH_SIZE, at) if pages else b""
         return found if len(found) == pages * HASH_SIZE else None
 
+    def knows(self, path: str) -> bool:
+        """Whether the hashes of a file are known."""
+        return path in self._files
+
+    def place(self, path: str) -> tuple[int, int]:
+        """(offset in the file of hashes, pages) of a file that is known."""
+        return self._files[path]
+
+    def read(self, at: int, size_bytes: int) -> bytes:
+        """Bytes of the file of hashes."""
+        return os.pread(self._handle, size_bytes, at)
+
     def close(self) -> None:
         os.close(self._handle)
 
@@ -91,6 +104,16 @@ class HashWriter:
             self._files[path] = (at, len(hashes) // HASH_SIZE)
         self._guard(lambda: self._write(hashes, at))
 
+    def adopt(self, reader: HashReader, paths: Iterable[str]) -> None:
+        """Take over the hashes of files that are what they were; of neighbours at once."""
+        places = sorted((*reader.place(path), path) for path in paths)
+        with self._lock:
+            for start, size, members in _neighbours(places):
+                base, self._size = self._size, self._size + size
+                for at, pages, path in members:
+                    self._files[path] = (base + at - start, pages)
+                self._guard(partial(self._copy, reader, start, size, base))
+
     def save(self) -> None:
         """Make durable what there is: now it may serve, should this attempt be broken off."""
         with self._lock:
@@ -119,6 +142,11 @@ class HashWriter:
         path = self._folder / f"{self._attempt}{_HASHES}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         self._handle = os.open(path, flags, 0o600)
+
+    def _copy(self, reader: HashReader, start: int, size_bytes: int, base: int) -> None:
+        for done in range(0, size_bytes, _COPY_BYTES):
+            found = reader.read(start + done, min(_COPY_BYTES, size_bytes - done))
+            self._write(found, base + done)
 
     def _write(self, hashes: bytes, at: int) -> None:
         view = memoryview(hashes)
@@ -150,6 +178,24 @@ class HashWriter:
             action()
         except OSError as error:
             self.problem = error
+
+
+def _neighbours(
+    places: Iterable[tuple[int, int, str]],
+) -> Iterator[tuple[int, int, list[tuple[int, int, str]]]]:
+    """(start, bytes, files) of each stretch without a gap; ``places`` ascend."""
+    members: list[tuple[int, int, str]] = []
+    start = end = 0
+    for place in places:
+        if members and place[0] != end:
+            yield start, end - start, members
+            members = []
+        if not members:
+            start = place[0]
+        members.append(place)
+        end = place[0] + place[1] * HASH_SIZE
+    if members:
+        yield start, end - start, members
 
 
 def _identity(attempt: str, repository_id: str, key: PageHashKey) -> dict[str, Any]:

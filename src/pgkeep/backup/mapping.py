@@ -18,6 +18,7 @@ from typing import NamedTuple
 from pgkeep.backup.copy import CopiedFile
 from pgkeep.backup.packing import PackStream
 from pgkeep.backup.parent_maps import MapPlace
+from pgkeep.backup.parents import Unread
 from pgkeep.backup.source import SourceFile
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.repository.manifest import FileRow, ManifestBuilder
@@ -97,6 +98,17 @@ class MapCollector:
                 self._suspect.append(copied)
             else:
                 self._add_judged(copied)
+
+    def keep(self, unread: Sequence[Unread]) -> None:
+        """Files that were not read, since they are what they were."""
+        files = tuple(Mapped(one.file, one.file.size_bytes, 0, one.place) for one in unread)
+        with self._lock:
+            self._manifest.add_files(mapped.row(self._manifest) for mapped in files)
+            paths = [one.file.path for one in unread]
+            self.kept += paths
+            self.unread += paths
+            if self._keep_blocks and files:
+                self._blocks.append(Block(files, frozenset()))
 
     def take_blocks(self) -> list[Block]:
         """What was collected since the last call, all of it stored or being stored."""

@@ -11,19 +11,21 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject
+from pgkeep.postgres.page import HASH_SIZE
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import FileRow
 from pgkeep.repository.map import MapBlock
 from pgkeep.repository.map_rows import MapRows, PackKey
-from pgkeep.repository.pack import PackInfo
+from pgkeep.repository.pack import INDEX_BYTES, PackInfo
 from pgkeep.seal.envelope import PREFIX_SIZE, damaged
 
 _KEPT_BLOCKS_BYTES = 64 << 20
 _REQUESTS = 8
+_PAGE_BYTES = 8192  # near enough: it only weighs
 
 
 class MapPlace(NamedTuple):
@@ -53,6 +55,12 @@ class FileUsage(NamedTuple):
     @property
     def packs(self) -> set[PackKey]:
         return {self.map_pack, *self.stored}
+
+
+def _taken(frames: Any) -> Any:
+    """The bytes that frames take of their packs, with their prefixes and their rows of the index:
+    where files are tiny, those are the larger part."""
+    return frames[3] + PREFIX_SIZE + INDEX_BYTES + frames[4] // _PAGE_BYTES * HASH_SIZE
 
 
 class ParentMaps:
@@ -111,7 +119,7 @@ class ParentMaps:
         owner = np.repeat(np.arange(len(block)), np.diff(columns.first_frame.astype(np.int64)))
         key = owner * count + columns.frames[0]
         pairs, where = np.unique(key, return_inverse=True)
-        sums = np.bincount(where.reshape(-1), weights=columns.frames[3]).astype(np.int64)
+        sums = np.bincount(where.reshape(-1), weights=_taken(columns.frames)).astype(np.int64)
         found: dict[int, dict[PackKey, int]] = {}
         for pair, size in zip(pairs.tolist(), sums.tolist(), strict=True):
             slot, pack = divmod(pair, count)

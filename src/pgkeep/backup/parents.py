@@ -48,6 +48,14 @@ class Ancestor(NamedTuple):
         return self.map
 
 
+class Unread(NamedTuple):
+    """A file that is what it was: its map, and who knows its hashes."""
+
+    file: SourceFile
+    place: MapPlace
+    hashes: HashReader
+
+
 @dataclass
 class Parent:
     """One manifest to compare with."""
@@ -122,6 +130,18 @@ class Parents:
                 return self._ancestor(parent, file, row)
         return None
 
+    def divide(self, files: Iterable[SourceFile]) -> tuple[list[Unread], list[SourceFile]]:
+        """The files that need not be looked at, and the others, both in their order."""
+        unread: list[Unread] = []
+        others: list[SourceFile] = []
+        for file in files:
+            found = self._unread(file)
+            if found is None:
+                others.append(file)
+            else:
+                unread.append(found)
+        return unread, others
+
     def pack_infos(self, packs: Iterable[PackKey]) -> list[PackInfo]:
         """What manifests say of these packs, those of them that a parent names."""
         return [
@@ -133,6 +153,20 @@ class Parents:
     def pack_keys(self, layout: Layout) -> set[str]:
         """The keys of all packs that the parents name."""
         return {info.key(layout) for parent in self.parents for info in parent.packs.values()}
+
+    def _unread(self, file: SourceFile) -> Unread | None:
+        for parent in self.parents:
+            row = parent.files.get(file.path)
+            if row is not None:
+                break
+        else:
+            return None
+        if not parent.skipping.allows(file, row) or not parent.hashes.knows(file.path):
+            return None
+        used = self.usage[file.path]
+        if self.retiring and not self.retiring.isdisjoint(used.packs):
+            return None
+        return Unread(file, parent.maps.place(row), parent.hashes)
 
     def _ancestor(self, parent: Parent, file: SourceFile, row: FileRow) -> Ancestor | None:
         hashes = parent.hashes.get(row.path)

@@ -48,7 +48,7 @@ class Skipping:
             and (file.size_bytes, file.mtime_us, file.ctime_us, file.inode)
             == (row.size_bytes, row.mtime_us, row.ctime_us, row.inode)
             and not row.failed_pages
-            and is_local(str(Path(file.place).parent))
+            and is_local(file.place.rpartition("/")[0] or "/")
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pgkeep.backup.attempt import Attempt
 from pgkeep.backup.choosing import Wanted, choose_parents
 from pgkeep.backup.copy import CopiedFile, Copier, CopyFormat
-from pgkeep.backup.hash_cache import HashWriter
+from pgkeep.backup.hash_cache import HashReader, HashWriter
 from pgkeep.backup.history import ensure_history
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackFiller, PackStream
@@ -184,7 +184,8 @@ class _Steps:
 
     def _copy(self, session: BackupSession, started: StartedBackup) -> Source:
         attempt = self._attempt
-        source, files = self._files()
+        source, found = self._files()
+        files = self._keep_unread(found)
         copier = self._copier(started)
         attempt.progress.phase("copying")
         attempt.progress.total(sum(file.size_bytes for file in files), len(files))
@@ -220,6 +221,17 @@ class _Steps:
         )
         outside = [outside_file(place) for place in external_config_files(facts, pgdata)]
         return source, [*source.files, *(file for file in outside if file)]
+
+    def _keep_unread(self, files: list[SourceFile]) -> list[SourceFile]:
+        """Settle those files that need not be looked at; returns the others."""
+        unread, others = self._parents.divide(files)
+        self._collector.keep(unread)
+        by_reader: dict[HashReader, list[str]] = {}
+        for one in unread:
+            by_reader.setdefault(one.hashes, []).append(one.file.path)
+        for reader, paths in by_reader.items():
+            self._cache.adopt(reader, paths)
+        return others
 
     def _copier(self, started: StartedBackup) -> Copier:
         attempt, facts = self._attempt, self._attempt.facts
@@ -271,8 +283,12 @@ class _Steps:
 
     def _named(self) -> set[PackKey]:
         """The packs that the manifest's maps name, and those in which the maps stand."""
-        kept = (self._parents.usage[path].packs for path in self._collector.kept)
-        return self._collector.named.union(*kept)
+        named = set(self._collector.named)
+        for path in self._collector.kept:
+            used = self._parents.usage[path]
+            named.add(used.map_pack)
+            named.update(used.stored)
+        return named
 
     def _describe(self, source: Source) -> None:
         """Everything of the manifest's body but files and packs."""

@@ -30,6 +30,9 @@ PACK_BYTES = 32 << 20
 
 BUFFER_BYTES = PACK_BYTES + (4 << 20)
 _TAIL_BYTES = 256 << 10
+INDEX_BYTES = 17
+"""What the index takes for a frame, apart from its hashes."""
+
 NO_HASHES = PageHashKey(HASH_NONE, b"", bytes(32))
 
 _INDEX_HEAD = struct.Struct("<4sIIB3x32s")
