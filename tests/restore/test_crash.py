@@ -124,7 +124,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 def test_a_disk_that_fills_up_meanwhile_ends_it_and_no_server_starts(
     backed_up: Site, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "check_free", lambda path, needed: None)
+    monkeypatch.setattr(steps, "check_free", lambda *arguments, **options: None)
     with pytest.raises(LocalIOError, match="No space left") as caught:
         restore_into(backed_up, small_disk / "back")
     assert caught.value.exit_code == 4

@@ -147,6 +147,7 @@ class MapBlock:
         self._frames = [from_little_endian(piece) for piece in pieces[5:10]]
         self._extents = [from_little_endian(piece) for piece in pieces[10:14]]
         self._failed = from_little_endian(pieces[14])
+        self._arrays: MapColumns | None = None
         self._paths = bytes(pieces[15]).split(b"\0")[:-1]
         if len(self._paths) != maps:
             raise damaged(name, "a map block has not as many paths as maps")
@@ -182,6 +183,11 @@ class MapBlock:
 
     def columns(self) -> MapColumns:
         """All maps at once, as numpy arrays."""
+        if self._arrays is None:
+            self._arrays = self._as_arrays()
+        return self._arrays
+
+    def _as_arrays(self) -> MapColumns:
         import numpy as np
 
         maps, (frames, extents, failed) = len(self), self._counts

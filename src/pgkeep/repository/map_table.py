@@ -1,8 +1,8 @@
-"""All pages of all files of a map block, as columns: what a restore of 10 TB plans with.
+"""The pages of some files of a map block, as columns: what a restore works from.
 
-``FileMap`` is right for one file. For ten million frames one named tuple each would take minutes
-and gigabytes, so here the same facts, and the same checks as a careful reader of a ``FileMap``
-makes, are computed by numpy for a whole block.
+``FileMap`` is right for a look at one file. For ten million frames one named tuple each would take
+minutes and gigabytes, so here the same facts, and the same checks as a careful reader of a
+``FileMap`` makes, are computed by numpy, for as many files at once as somebody works on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class PageTable(NamedTuple):
 
     All are numpy arrays of int64 of one length. ``pack`` counts in the block's ``packs``;
     ``number``, ``offset``, ``stored`` and ``plain`` are the frame's, in bytes where they are sizes.
-    Pages that are zeros have no row.
+    ``frame`` is the frame's row in the block: no two maps share one, and of two frames of a map the
+    newer has the higher. Pages that are zeros have no row.
     """
 
     slot: Any
@@ -32,61 +33,68 @@ class PageTable(NamedTuple):
     first: Any
     pages: Any
     inside: Any
+    frame: Any
 
 
 def page_table(block: MapBlock, slots: Sequence[int], *, name: str) -> PageTable:
-    """The rows of the maps in ``slots``, map by map in the block's order, extents ascending.
+    """The rows of the maps in ``slots``, map by map in this order, extents ascending.
 
-    Raises ``DamagedObject`` unless each of these maps covers its file, from the first page to the
-    last, without overlap, from frames that reach that far. ``name`` is for errors.
+    What it costs depends on these maps, not on what else is in the block. Raises ``DamagedObject``
+    unless each of them covers its file, from the first page to the last, without overlap, from
+    frames that reach that far. ``name`` is for errors.
     """
     import numpy as np
 
     columns = block.columns()
-    wanted = np.zeros(len(block), dtype=bool)
     if len(slots) and (min(slots) < 0 or max(slots) >= len(block)):
         raise damaged(name, "a map block has fewer maps than the manifest says")
-    wanted[np.asarray(slots, dtype=np.int64)] = True
-    counts = np.diff(columns.first_extent.astype(np.int64))
-    owner = np.repeat(np.arange(len(block)), counts)
-    first, pages, frame, inside = columns.extents[:, : len(owner)].astype(np.int64)
-    chosen = wanted[owner]
-    owner, first, pages, frame, inside = (c[chosen] for c in (owner, first, pages, frame, inside))
-    _check_cover(columns, block.page_size, wanted, rows=(owner, first, pages), name=name)
+    wanted = np.asarray(slots, dtype=np.int64)
+    begin = columns.first_extent[wanted].astype(np.int64)
+    counts = columns.first_extent[wanted + 1].astype(np.int64) - begin
+    rows = _joined_ranges(begin, counts)
+    first, pages, frame, inside = columns.extents[:, rows].astype(np.int64)
+    _check_cover(columns.sizes[wanted], block.page_size, counts, rows=(first, pages), name=name)
+    owner = np.repeat(wanted, counts)
     data = frame != HOLE
     owner, first, pages, frame, inside = (c[data] for c in (owner, first, pages, frame, inside))
     row = columns.first_frame[owner].astype(np.int64) + frame
     if (row >= columns.first_frame[owner + 1]).any():
         raise damaged(name, "a map names a frame that it does not list")
     frames = columns.frames[:, row].astype(np.int64)
-    table = PageTable._make((owner, *frames, first, pages, inside))
+    table = PageTable._make((owner, *frames, first, pages, inside, row))
     _check_frames(columns, block.page_size, table, name=name)
     return table
 
 
-def _check_cover(
-    columns: MapColumns, page_size: int, wanted: Any, *, rows: tuple[Any, Any, Any], name: str
-) -> None:
-    """Extents begin at page 0, follow on each other and end with the file."""
+def _joined_ranges(begin: Any, counts: Any) -> Any:
+    """[begin, begin + count) of each, one after the other."""
     import numpy as np
 
-    owner, first, pages = rows
-    begins = np.ones(len(owner), dtype=bool)
-    begins[1:] = owner[1:] != owner[:-1]
-    expected = np.zeros(len(owner), dtype=np.int64)
-    expected[1:] = first[:-1] + pages[:-1]
-    expected[begins] = 0
-    covered = np.zeros(len(wanted), dtype=np.int64)
-    np.add.at(covered, owner, pages)
-    wrong = (covered != _pages_of(columns, page_size))[wanted]
-    if (pages < 1).any() or (first != expected).any() or wrong.any():
+    before = np.cumsum(counts) - counts
+    return np.arange(int(counts.sum())) + np.repeat(begin - before, counts)
+
+
+def _check_cover(
+    sizes: Any, page_size: int, counts: Any, *, rows: tuple[Any, Any], name: str
+) -> None:
+    """Extents begin at page 0, follow on each other and end with the file, map by map."""
+    import numpy as np
+
+    first, pages = rows
+    ends = np.cumsum(counts)
+    sums = np.concatenate(([0], np.cumsum(pages)))
+    before = sums[ends - counts]
+    # Within a map a page's place is the number of pages before it.
+    wrong = first != sums[:-1] - np.repeat(before, counts)
+    short = sums[ends] - before != _pages_of(sizes, page_size)
+    if (pages < 1).any() or wrong.any() or short.any():
         raise damaged(name, "a map does not cover its file")
 
 
-def _pages_of(columns: MapColumns, page_size: int) -> Any:
+def _pages_of(sizes: Any, page_size: int) -> Any:
     import numpy as np
 
-    full, rest = np.divmod(columns.sizes, np.uint64(page_size))
+    full, rest = np.divmod(sizes, np.uint64(page_size))
     return full.astype(np.int64) + (rest > 0)
 
 

@@ -1,54 +1,50 @@
-"""CRC-32C of a file whose pieces arrive in any order.
+"""CRC-32C of a file that is written in pieces, holes among them.
 
-``backup_manifest`` wants one checksum a file, and frames land as the packs hold them. A CRC is
-linear: that of two pieces follows from theirs and the second's length, since running a CRC over
-zeros is a multiplication by a power of x modulo the polynomial (Mark Adler's ``crc32_combine`` in
-zlib). So each piece is hashed while it is in the cache, and nothing is read again. A factor is
-computed once for each length; nearly all pieces are 1 MiB, so the Python below runs a few
-microseconds for each piece.
+``backup_manifest`` wants one checksum a file. Each piece is hashed while it is in the processor's
+cache, and nothing is read again. A CRC is linear, so two things cost no bytes: a run of zeros, and
+that other bytes follow. For both, running a CRC over zeros is a multiplication by a power of x
+modulo the polynomial (Mark Adler's ``crc32_combine`` in zlib).
 
 Registers are bit-reflected, as in the hardware: bit 31 is x^0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 _POLYNOMIAL = 0x82F63B78
 _ONE = 1 << 31
 _MASK = 0xFFFFFFFF
+_ZEROS = bytes(64 << 10)
+# The hardware has gone over so many zeros by the time that Python has found a power of x.
+_FEW_ZEROS = 16 * len(_ZEROS)
 
 
-def crc32c(data: bytes | memoryview) -> int:
-    """The CRC-32C of some bytes, by the processor's instruction where it has one."""
+def crc32c(data: bytes | memoryview, value: int = 0) -> int:
+    """The CRC-32C of some bytes, by the processor's instruction where it has one.
+
+    With ``value``, the checksum of what came before: that of both together.
+    """
     from crc32c import crc32c as of_bytes
 
-    return int(of_bytes(data))
+    return int(of_bytes(data, value))
 
 
-def combine(first: int, second: int, second_length: int) -> int:
-    """The checksum of two pieces after one another, from the checksum of each."""
-    return _multiply(_power(second_length), first) ^ second
+def with_zeros(checksum: int, length: int) -> int:
+    """The checksum of bytes and so many zeros behind them."""
+    if length > _FEW_ZEROS:
+        return _multiply(_power(length), checksum ^ _MASK) ^ _MASK
+    for start in range(0, length, len(_ZEROS)):
+        checksum = crc32c(memoryview(_ZEROS)[: length - start], checksum)
+    return checksum
 
 
-def zeros(length: int) -> int:
-    """The checksum of so many zero bytes."""
-    return _multiply(_power(length), _MASK) ^ _MASK
+def part_of(checksum: int, following: int) -> int:
+    """What a piece contributes to the checksum of a file, when so many bytes follow it.
 
-
-def of_file(pieces: Iterable[tuple[int, int, int]], size_bytes: int) -> int:
-    """The checksum of a file from (offset, length, checksum) of its pieces, in order of offset.
-
-    What no piece covers is zeros.
+    The file's checksum is the exclusive or of its pieces' parts, in whatever order they came.
     """
-    crc, at = 0, 0
-    for offset, length, checksum in pieces:
-        if offset > at:
-            crc = combine(crc, zeros(offset - at), offset - at)
-        crc = combine(crc, checksum, length)
-        at = offset + length
-    return combine(crc, zeros(size_bytes - at), size_bytes - at) if size_bytes > at else crc
+    return _multiply(_power(following), checksum) if following else checksum
 
 
 @lru_cache(maxsize=4096)

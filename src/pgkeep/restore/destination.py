@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pgkeep.errors import DirectoryNotEmpty, LocalIOError, UsageError
@@ -99,9 +99,14 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def check_free(path: Path, needed: int) -> None:
-    """Raise ``LocalIOError`` when there is less room than the restore will write."""
+def check_free(path: Path, needed: int, *, exactly: Callable[[], int] | None = None) -> None:
+    """Raise ``LocalIOError`` when there is less room than the restore will write.
+
+    Where ``needed`` may be too high, ``exactly`` finds out, and is called only if that matters.
+    """
     free = free_bytes(path)
+    if free < needed and exactly is not None:
+        needed = exactly()
     if free >= needed:
         return
     raise LocalIOError(

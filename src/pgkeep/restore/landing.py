@@ -1,80 +1,70 @@
-"""Writing the files: packs are read front to back, and each frame's pages go where they belong.
+"""Writing the files of a backup, by several threads.
 
-The unit of work is a stretch of one pack of up to 8 MiB, read at once. Each worker has a share of
-its own, far from the others', and helps with the largest that is left when it is done: packs that
-were written one after the other hold pieces of the same file, and two threads that write into one
-file spin on its inode's lock. So a pack is read once whatever files it serves, the workers finish
-together, and memory is a few stretches. For each frame Python does a dozen calls; decrypting,
-decompressing and writing run in C without the GIL. (Tried: one task a pack, which leaves a core
-idle for the last of them; whole packs in memory, which brings nothing on a local disk.)
+Each worker takes a file (or a part of one, or a bundle of small ones, see ``units.py``), has it
+assembled piece by piece and writes the pieces. A piece is large and written past the page cache
+where that goes; the CRC-32C of the file is carried along while the bytes are at hand. Decrypting,
+decompressing, hashing and writing run in C without the GIL, so Python does a few dozen calls for
+each 4 MiB. There are two workers a core, since a direct write waits for the device.
+
+The parts of one file are one worker's as long as there are other files: threads that write into one
+file wait for its inode's lock. Who finds nothing else to do takes a part from whoever has most.
 
 A frame is verified before a byte of it is written: AES-GCM if sealed, zstd's checksum and length
-always. Files are made in their full size first, so pages that are all zeros stay holes. A
-file is synced when its last piece is written, while the workers go on (``syncing.py``).
+always. Files are made in their full size first, so what is not written stays a hole. Every handle
+that was written through is synced while the workers go on (``syncing.py``). Memory is the workers':
+a region each, what it is made from, and the map block whose files are being handed out.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.restore import crc
-from pgkeep.restore.placement import Placement, Placements
+from pgkeep.restore.assembling import Assembler, region_pages
+from pgkeep.restore.fetching import FrameSource, Packs
+from pgkeep.restore.maps import MapReader
 from pgkeep.restore.syncing import Syncer, unwritable
-from pgkeep.seal.envelope import DATA, MAX_FRAME, PREFIX_SIZE, FrameOpener, Scratch, damaged
-from pgkeep.storage.direct import aligned_buffer, write_at
+from pgkeep.restore.units import FilePart, Unit, tasks_of
+from pgkeep.storage.direct import write_at
 
-STRETCH_BYTES = 8 << 20
-FRAME_BYTES = 1 << 20
 _THREADS_PER_JOB = 2
-_GAP_BYTES = 256 << 10
-
-
-class Stretch(NamedTuple):
-    """Placements [start, end) come from one read of a pack."""
-
-    pack: int
-    start: int
-    end: int
-    offset: int
-    length: int
 
 
 class Lander:
-    """Writes all files of a backup with ``jobs`` threads.
+    """Writes all files of ``maps`` with ``jobs`` threads.
 
-    ``place`` says where a file goes (an absolute path; the file is made here). ``advance`` is told
-    of written bytes, from any thread.
+    ``place`` says where a file goes (an absolute path; the file is made here), by its number in
+    ``maps.files``. ``advance`` is told of bytes that are done, holes too, from any thread.
+    ``checksums`` and ``written_bytes`` (without holes) say afterwards what was written.
     """
 
     def __init__(
         self,
         repository: Repository,
         layout: Layout,
-        placements: Placements,
+        maps: MapReader,
         *,
         place: Callable[[int], Path],
         own: Callable[[int], None],
         advance: Callable[[int], None],
     ) -> None:
-        import numpy as np
-
-        self._repository, self._layout = repository, layout
-        self._all, self._place, self._own = placements, place, own
+        self._packs = Packs(repository, layout)
+        self._maps, self._place, self._own = maps, place, own
         self._advance = advance
-        self._openers: dict[int, FrameOpener] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._left: Any = np.bincount(placements.columns[5], minlength=len(placements.files))
-        self._checksums: Any = np.zeros(len(placements), dtype=np.uint32)
-        self._lengths: Any = np.zeros(len(placements), dtype=np.int64)
+        self._making = threading.Lock()
+        self._cut: set[int] = set()
+        self.checksums = array("I", bytes(4 * len(maps.files)))
+        self.written_bytes = 0
 
     def land(self, *, jobs: int) -> None:
         """Write everything, durably but for the directories.
@@ -82,196 +72,142 @@ class Lander:
         Raises the first error of any worker (``DamagedObject``, ``LocalIOError``, what the store
         raises) after all have stopped.
         """
-        with Syncer() as syncer:
-            self._make_files(syncer)
-            self._land(syncer, jobs)
-
-    def _land(self, syncer: Syncer, jobs: int) -> None:
         threads = jobs * _THREADS_PER_JOB
-        shares = _shares(list(self._stretches()), threads)
+        with Syncer() as syncer, closing(self._tasks()) as tasks:
+            shares = _Shares(tasks, threads)
 
-        def work(number: int) -> None:
-            worker = _Worker(self, syncer)
-            try:
-                while (stretch := self._next(shares, number)) is not None:
-                    worker.land(stretch)
-            except BaseException:
-                self._stop.set()
-                raise
-            finally:
-                worker.close()
+            def work(number: int) -> None:
+                worker = _Worker(self, self._packs, syncer, page_size=self._maps.page_size)
+                try:
+                    while (unit := shares.next(number)) is not None:
+                        worker.land(unit)
+                except BaseException:
+                    shares.stop()
+                    raise
 
-        with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:
-            futures = [pool.submit(work, number) for number in range(threads)]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:
-                self._stop.set()
-                raise
-            for future in futures:
-                future.result()
-
-    def checksums(self) -> dict[int, int]:
-        """The CRC-32C of each file, by its number; to be asked when all is written."""
-        size = self._all.page_size
-        files = self._all.files
-        found = {number: crc.zeros(file.size_bytes) for number, file in enumerate(files)}
-        first = self._all.columns[6]
-        for number, indexes in self._all.of_files():
-            pieces = (
-                (int(first[i]) * size, int(self._lengths[i]), int(self._checksums[i]))
-                for i in indexes
-            )
-            found[number] = crc.of_file(pieces, files[number].size_bytes)
-        return found
+            with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:
+                futures = [pool.submit(work, number) for number in range(threads)]
+                try:
+                    wait(futures, return_when=FIRST_EXCEPTION)
+                except BaseException:
+                    shares.stop()
+                    raise
+                for future in futures:
+                    future.result()
 
     # -- for workers ------------------------------------------------------------------------------
 
-    def key(self, pack: int) -> str:
-        return self._all.packs[pack].key(self._layout)
+    def path(self, part: FilePart) -> Path:
+        return self._place(part.file)
 
-    def read(self, stretch: Stretch) -> bytes:
-        key = self.key(stretch.pack)
-        data = self._repository.store.get_range(key, stretch.offset, stretch.length)
-        if len(data) != stretch.length:
-            raise damaged(key, f"it ends before byte {stretch.offset + stretch.length}")
-        return data
-
-    def opener(self, pack: int) -> FrameOpener:
-        opener = self._openers.get(pack)
-        if opener is None:
-            info = self._all.packs[pack]
-            opener = info.opener(self._repository.keyring, self._layout)
-            self._openers[pack] = opener
-        return opener
-
-    def rows(self, stretch: Stretch) -> list[Placement]:
-        return self._all.rows(stretch.start, stretch.end)
-
-    def size_of(self, file: int) -> int:
-        return self._all.files[file].size_bytes
-
-    @property
-    def page_size(self) -> int:
-        return self._all.page_size
-
-    def path(self, file: int) -> Path:
-        return self._place(file)
-
-    def note(self, index: int, data: memoryview) -> None:
-        self._checksums[index] = crc.crc32c(data)
-        self._lengths[index] = len(data)
-        self._advance(len(data))
-
-    def is_last(self, file: int) -> bool:
-        """Count one placement of a file as written; whether it was the last."""
+    def open(self, part: FilePart, path: Path) -> int:
+        """The file, made if nobody has made it yet. Raises ``OSError``."""
+        if part.whole:
+            return self._make(part, path)
         with self._lock:
-            self._left[file] -= 1
-            return bool(self._left[file] == 0)
+            if part.file in self._cut:
+                return os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            handle = self._make(part, path)
+            self._cut.add(part.file)
+            return handle
+
+    def note(self, part: FilePart, *, checksum: int, beyond: int, written_bytes: int) -> None:
+        """A part is written; ``beyond`` bytes of the file stand behind it."""
+        share = crc.part_of(checksum, beyond)
+        with self._lock:
+            self.checksums[part.file] ^= share
+            self.written_bytes += written_bytes
+
+    def advance(self, size_bytes: int) -> None:
+        self._advance(size_bytes)
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _make_files(self, syncer: Syncer) -> None:
-        for number, file in enumerate(self._all.files):
-            path = self._place(number)
-            try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-                handle = os.open(path, flags, file.mode & 0o777)
-                try:
-                    os.fchmod(handle, file.mode & 0o777)
-                    self._own(handle)
-                    os.ftruncate(handle, file.size_bytes)
-                    if not self._left[number]:
-                        syncer.hand_over(os.dup(handle), path)
-                finally:
-                    os.close(handle)
-            except OSError as error:
-                raise unwritable(path, error) from error
+    def _tasks(self) -> Generator[list[Unit]]:
+        with closing(self._maps.blocks()) as blocks:
+            for found in blocks:
+                yield from tasks_of(found, region_pages=region_pages(self._maps.page_size))
 
-    def _next(self, shares: list[deque[Stretch]], number: int) -> Stretch | None:
+    def _make(self, part: FilePart, path: Path) -> int:
+        mode = self._maps.files[part.file].mode & 0o777
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        # Threads that make files in one directory would spin on its inode's lock.
+        with self._making:
+            handle = os.open(path, flags, mode)
+        try:
+            os.fchmod(handle, mode)
+            self._own(handle)
+            os.ftruncate(handle, part.size_bytes)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+
+class _Shares:
+    """Who does what: each worker has the units of one task, and helps the others at the end."""
+
+    def __init__(self, tasks: Iterator[list[Unit]], workers: int) -> None:
+        self._tasks = tasks
+        self._shares: list[deque[Unit]] = [deque() for _ in range(workers)]
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def next(self, worker: int) -> Unit | None:
+        """The worker's next unit; None when there is none any more, or all shall stop."""
         with self._lock:
-            if self._stop.is_set():
+            if self._stopped:
                 return None
-            if shares[number]:
-                return shares[number].popleft()
-            largest = max(shares, key=len)
+            own = self._shares[worker]
+            if not own:
+                own.extend(next(self._tasks, ()))
+            if own:
+                return own.popleft()
+            largest = max(self._shares, key=len)
             return largest.pop() if largest else None
 
-    def _stretches(self) -> Iterator[Stretch]:
-        """Cut the ordered placements where the pack changes, a gap is wide, or 8 MiB are full."""
-        pack, offset, stored = (self._all.columns[i].tolist() for i in (0, 2, 3))
-        start = 0
-        for at in range(1, len(pack) + 1):
-            begin = offset[start]
-            if at < len(pack) and pack[at] == pack[start]:
-                end = offset[at] + PREFIX_SIZE + stored[at]
-                gap = offset[at] - (offset[at - 1] + PREFIX_SIZE + stored[at - 1])
-                same = offset[at] == offset[at - 1]
-                if same or (end - begin <= STRETCH_BYTES and gap <= _GAP_BYTES):
-                    continue
-            end = offset[at - 1] + PREFIX_SIZE + stored[at - 1]
-            yield Stretch(pack[start], start, at, begin, end - begin)
-            start = at
-
-
-def _shares(stretches: list[Stretch], jobs: int) -> list[deque[Stretch]]:
-    """One run of neighbours for each worker."""
-    each = -(-len(stretches) // jobs)
-    return [deque(stretches[number * each : (number + 1) * each]) for number in range(jobs)]
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        self._stopped = True
 
 
 class _Worker:
-    """One thread's share; keeps the file that it wrote to last open."""
+    """One thread's tools, which it uses again for each file."""
 
-    def __init__(self, lander: Lander, syncer: Syncer) -> None:
-        self._lander, self._syncer = lander, syncer
-        self._file = -1
-        self._handle = -1
-        self._scratch = Scratch()
-        self._room = memoryview(aligned_buffer(FRAME_BYTES))
+    def __init__(self, lander: Lander, packs: Packs, syncer: Syncer, *, page_size: int) -> None:
+        self._lander, self._syncer, self._page_size = lander, syncer, page_size
+        self._assembler = Assembler(FrameSource(packs), page_size=page_size)
 
-    def land(self, stretch: Stretch) -> None:
-        lander = self._lander
-        opener = lander.opener(stretch.pack)
-        data = memoryview(lander.read(stretch))
-        plain, opened = memoryview(b""), -1
-        for index, row in enumerate(lander.rows(stretch), stretch.start):
-            if row.number != opened:
-                begin = row.offset - stretch.offset + PREFIX_SIZE
-                packed = data[begin : begin + row.stored]
-                plain = self._room_for(row)
-                opener.open_into(packed, plain, number=row.number, kind=DATA, scratch=self._scratch)
-                opened = row.number
-            self._write(index, row, plain)
+    def land(self, unit: Unit) -> None:
+        self._assembler.begin(unit)
+        for part in unit.parts:
+            self._land(part)
 
-    def _room_for(self, row: Placement) -> memoryview:
-        if row.plain > len(self._room):
-            if row.plain > MAX_FRAME:
-                key = self._lander.key(row.pack)
-                raise damaged(key, f"frame {row.number} announces an impossible size")
-            self._room = memoryview(aligned_buffer(row.plain))
-        return self._room[: row.plain]
-
-    def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-        self._handle = self._file = -1
-
-    def _write(self, index: int, row: Placement, plain: memoryview) -> None:
-        size = self._lander.page_size
-        target = row.first * size
-        start = row.inside * size
-        length = min(row.pages * size, self._lander.size_of(row.file) - target)
-        piece = plain[start : start + length]
+    def _land(self, part: FilePart) -> None:
+        path = self._lander.path(part)
         try:
-            if row.file != self._file:
-                self.close()
-                self._handle = os.open(self._lander.path(row.file), os.O_WRONLY | os.O_NOFOLLOW)
-                self._file = row.file
-            write_at(self._handle, piece, target)
-            if self._lander.is_last(row.file):
-                handle, self._handle, self._file = self._handle, -1, -1
-                self._syncer.hand_over(handle, self._lander.path(row.file))
+            handle = self._lander.open(part, path)
         except OSError as error:
-            raise unwritable(self._lander.path(row.file), error) from error
-        self._lander.note(index, piece)
+            raise unwritable(path, error) from error
+        try:
+            self._write(part, handle, path)
+        except BaseException:
+            os.close(handle)
+            raise
+        self._syncer.hand_over(handle, path)
+
+    def _write(self, part: FilePart, handle: int, path: Path) -> None:
+        checksum, written = 0, 0
+        for piece in self._assembler.pieces(part):
+            if piece.data is None:
+                checksum = crc.with_zeros(checksum, piece.length)
+            else:
+                try:
+                    write_at(handle, piece.data, piece.offset)
+                except OSError as error:
+                    raise unwritable(path, error) from error
+                checksum = crc.crc32c(piece.data, checksum)
+                written += piece.length
+            self._lander.advance(piece.length)
+        beyond = part.size_bytes - min(part.end * self._page_size, part.size_bytes)
+        self._lander.note(part, checksum=checksum, beyond=beyond, written_bytes=written)

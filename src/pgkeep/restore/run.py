@@ -130,8 +130,8 @@ def run_restore(
     running = original_runs(work.server_facts)
     return RestoreReport(
         work.plan,
-        len(work.placements.files),
-        work.placements.written_bytes(),
+        len(work.files),
+        work.written_bytes,
         time.monotonic() - began,
         start_command(
             plan.options.into,
@@ -141,5 +141,5 @@ def run_restore(
         ),
         () if plan.options.continue_archiving else work.adopt,
         running,
-        tuple(work.placements.failed),
+        tuple(work.failed_pages),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from pgkeep.postgres.label import TABLESPACE_MAP_FILE, TablespaceLink, format_ta
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.manifest import OUTSIDE, Manifest
+from pgkeep.repository.manifest import OUTSIDE, FileRow, Manifest
 from pgkeep.restore import steering
 from pgkeep.restore.access import try_fetch
 from pgkeep.restore.backup_manifest import FILE_NAME, ManifestFile, build_backup_manifest
@@ -39,7 +40,7 @@ from pgkeep.restore.destination import (
 )
 from pgkeep.restore.extras import Extras
 from pgkeep.restore.landing import Lander
-from pgkeep.restore.placement import Placements, read_placements
+from pgkeep.restore.maps import MapReader
 from pgkeep.restore.plan import FetchAccess, RestorePlan, describe_target
 from pgkeep.restore.syncing import unwritable
 from pgkeep.restore.wal_copy import copy_wal
@@ -67,22 +68,23 @@ class Restoration:
         self._into = plan.options.into
         self._head = plan.resolution.backup.head
         self.server_facts: dict[str, Any] = manifest.facts().get("server", {})
-        self.placements: Placements
+        self.files: list[FileRow] = []
+        self.failed_pages: list[tuple[str, int]] = []
+        self.written_bytes = 0
         self.adopt: tuple[str, ...] = ()
 
     def run(self) -> None:
         progress = self._progress
-        progress.phase("reading the maps")
-        self.placements = read_placements(
-            self._repository, self._layout, self._manifest, skip=_NEVER_PLACED
-        )
-        wal = self.plan.wal_bytes if self.plan.wal_mode == "copied" else 0
+        progress.phase("reading the list of files")
+        self.files = [row for row in self._manifest.files() if row.path not in _NEVER_PLACED]
+        maps = MapReader(self._repository, self._layout, self._manifest, self.files)
+        self.failed_pages = maps.failed_pages()
         check_empty(self._into)
-        check_free(self._into, self.placements.written_bytes() + wal)
+        self._check_room(maps)
         maker = make_directories(
             self._into, self._manifest, self.plan.tablespaces, owner=self.plan.owner
         )
-        checksums = self._write_files(maker)
+        checksums = self._write_files(maker, maps)
         extras = Extras(self._into, maker)
         self._write_tablespace_map(extras)
         self._keep_outside_files(extras)
@@ -97,8 +99,14 @@ class Restoration:
 
     # -- files ------------------------------------------------------------------------------------
 
-    def _write_files(self, maker: Maker) -> dict[int, int]:
-        files = self.placements.files
+    def _check_room(self, maps: MapReader) -> None:
+        """Files are no larger than they look, so most restores need not know of their holes."""
+        wal = self.plan.wal_bytes if self.plan.wal_mode == "copied" else 0
+        most = sum(file.size_bytes for file in self.files) + wal
+        check_free(self._into, most, exactly=lambda: maps.data_bytes() + wal)
+
+    def _write_files(self, maker: Maker, maps: MapReader) -> Sequence[int]:
+        files = self.files
         if not any(file.path == CONTROL_PATH for file in files):
             raise RestoreError(
                 f"Backup {self._head.backup} has no {CONTROL_PATH}.",
@@ -110,18 +118,19 @@ class Restoration:
         lander = Lander(
             self._repository,
             self._layout,
-            self.placements,
+            maps,
             place=self._place,
             own=maker.own,
             advance=self._progress.advance,
         )
         self._progress.phase(f"restoring {len(files)} files")
-        self._progress.total(self.placements.written_bytes(), len(files))
+        self._progress.total(sum(file.size_bytes for file in files), len(files))
         lander.land(jobs=self.plan.options.jobs)
-        return lander.checksums()
+        self.written_bytes = lander.written_bytes
+        return lander.checksums
 
     def _place(self, number: int) -> Path:
-        file = self.placements.files[number]
+        file = self.files[number]
         if file.area == OUTSIDE:
             return self._outside_place(file.path)
         return self._into / (UNFINISHED_CONTROL if file.path == CONTROL_PATH else file.path)
@@ -143,7 +152,7 @@ class Restoration:
     def _keep_outside_files(self, extras: Extras) -> None:
         outside = {
             file.path: self._outside_place(file.path).read_bytes()
-            for file in self.placements.files
+            for file in self.files
             if file.area == OUTSIDE
         }
         for note in restore_outside_files(extras, outside, self.server_facts):
@@ -221,10 +230,10 @@ class Restoration:
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def _write_backup_manifest(self, extras: Extras, checksums: dict[int, int]) -> None:
+    def _write_backup_manifest(self, extras: Extras, checksums: Sequence[int]) -> None:
         now = time.time_ns() // 1000
         rows: dict[str, ManifestFile] = {}
-        for number, file in enumerate(self.placements.files):
+        for number, file in enumerate(self.files):
             path = file.path
             if file.area == OUTSIDE:
                 path = str(self._outside_place(path).relative_to(self._into))

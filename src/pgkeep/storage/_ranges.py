@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pgkeep.errors import StoreError
+from pgkeep.storage.interface import Buffer
 
 # Reading a gap costs less than another request to a network file system; a bound on what is
 # read at once keeps the memory of a restore bounded.
@@ -25,8 +26,7 @@ def merge_ranges(ranges: Sequence[tuple[int, int]]) -> list[MergedRange]:
     """The reads that serve all ``(start, length)``. Raises ``StoreError`` if one is negative."""
     merged: list[MergedRange] = []
     for start, length, place in sorted((s, n, i) for i, (s, n) in enumerate(ranges)):
-        if start < 0 or length < 0:
-            raise StoreError(f"A range of {length} bytes from {start} is not possible.")
+        check_range(start, length)
         one = (place, start, length)
         last = merged[-1] if merged else None
         if last is not None and start <= last.start + last.length + _GAP_BYTES:
@@ -38,14 +38,18 @@ def merge_ranges(ranges: Sequence[tuple[int, int]]) -> list[MergedRange]:
     return merged
 
 
-def read_merged(merged: list[MergedRange], read: Callable[[int, int], bytes]) -> list[bytes]:
-    """Do the reads and cut out what was wanted, in the order of the request."""
-    results = [b""] * sum(len(group.wanted) for group in merged)
+def check_range(start: int, length: int) -> None:
+    """Raise ``StoreError`` if one is negative."""
+    if start < 0 or length < 0:
+        raise StoreError(f"A range of {length} bytes from {start} is not possible.")
+
+
+def read_merged(merged: list[MergedRange], read: Callable[[int, int], bytes]) -> list[Buffer]:
+    """Do the reads and show in them what was wanted, in the order of the request; nothing is
+    copied."""
+    results: list[Buffer] = [b""] * sum(len(group.wanted) for group in merged)
     for group in merged:
-        data = read(group.start, group.length)
-        if len(group.wanted) == 1:
-            results[group.wanted[0][0]] = data
-            continue
+        data = memoryview(read(group.start, group.length))
         for place, start, length in group.wanted:
             offset = start - group.start
             results[place] = data[offset : offset + length]

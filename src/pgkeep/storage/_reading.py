@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pgkeep.errors import ObjectNotFound, StoreError
 from pgkeep.storage._listing import list_objects
 from pgkeep.storage._problems import store_problem
-from pgkeep.storage._ranges import merge_ranges, read_merged
+from pgkeep.storage._ranges import check_range, merge_ranges, read_merged
 from pgkeep.storage._root import Root
-from pgkeep.storage.interface import ObjectInfo, Store, check_key
+from pgkeep.storage.interface import Buffer, ObjectInfo, Store, check_key
 from pgkeep.storage.open import file_url
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -41,9 +41,11 @@ class LocalReader(Store):
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See :meth:`Store.get_range`."""
-        return self.get_ranges(key, [(start, length)])[0]
+        check_range(start, length)
+        with self._opened(key) as (handle, size_bytes):
+            return _read(handle, start, min(length, size_bytes - start))
 
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
         """See :meth:`Store.get_ranges`. Opens once, and reads near ranges at once."""
         merged = merge_ranges(ranges)
         with self._opened(key) as (handle, size_bytes):

@@ -127,12 +127,12 @@ class FaultyStore(Store):
             "get_range", key, lambda: self.store.get_range(key, start, length), shorten=_half
         )
 
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
         return self._call(
             "get_ranges",
             key,
             lambda: self.store.get_ranges(key, ranges),
-            shorten=lambda pieces: [*pieces[:-1], *(_half(piece) for piece in pieces[-1:])],
+            shorten=lambda pieces: [*pieces[:-1], *(_half(bytes(piece)) for piece in pieces[-1:])],
         )
 
     def head(self, key: str) -> ObjectInfo:

@@ -88,8 +88,11 @@ class Store(ABC):
         Raises ``ObjectNotFound``.
         """
 
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several ``(start, length)`` at once; a store that can merge or overlap them does."""
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
+        """Several ``(start, length)`` at once; a store that can merge or overlap them does.
+
+        What comes back may be views of what was read at once: keep none of them for long.
+        """
         return [self.get_range(key, start, length) for start, length in ranges]
 
     @abstractmethod

@@ -121,7 +121,7 @@ class RetryingStore(Store):
     def get_range(self, key: str, start: int, length: int) -> bytes:
         return _Tries(self).run(lambda: self.store.get_range(key, start, length))
 
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
         return _Tries(self).run(lambda: self.store.get_ranges(key, ranges))
 
     def head(self, key: str) -> ObjectInfo:
