@@ -27,6 +27,8 @@ from tests.backup.format_reader import ReadBackup
 from tests.backup.scratch import PAGE, START_LSN, STOP_LSN, Scratch
 from tests.repository.kit import HEAD, LAYOUT
 
+RELATION = "base/5/16384"
+
 
 @dataclass
 class Chain(Scratch):
@@ -224,3 +226,26 @@ def reading_cost(backup: ReadBackup) -> tuple[int, int, set[PackKey]]:
         used = [file.packs[frame[0]] for frame in file.frames]
         packs |= {(attempt.hex(), number) for attempt, number in used}
     return held, live, packs
+
+
+def pages_stored(chain: Chain, attempt: str) -> int:
+    """How many pages lie in the packs of an attempt."""
+    backup = chain.read(chain.made[-1])
+    held = {
+        (file.packs[frame[0]], frame[1]): -(-frame[4] // PAGE)
+        for file in backup.files.values()
+        for frame in file.frames
+        if file.packs[frame[0]][0].hex() == attempt
+    }
+    return sum(held.values())
+
+
+def stored_by_last(chain: Chain) -> int:
+    return pages_stored(chain, chain.read(chain.made[-1]).head["attempt"])
+
+
+def change(path: Path, pages: list[int]) -> None:
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek(page * PAGE)
+            file.write(os.urandom(PAGE))

@@ -13,35 +13,18 @@ import pytest
 from pgkeep.backup import skipping
 from pgkeep.backup.layering import MOST_NAMED
 from pgkeep.backup.retiring import most_packs
-from tests.backup.chain import BrokenOff, Chain, reading_cost, restored
+from tests.backup.chain import (
+    RELATION,
+    BrokenOff,
+    Chain,
+    change,
+    reading_cost,
+    restored,
+    stored_by_last,
+)
 from tests.backup.scratch import PAGE, RUN
 from tests.postgres.pages import sound_page
 from tests.repository.kit import LAYOUT
-
-RELATION = "base/5/16384"
-
-
-def pages_stored(chain: Chain, attempt: str) -> int:
-    """How many pages lie in the packs of an attempt."""
-    backup = chain.read(chain.made[-1])
-    held = {
-        (file.packs[frame[0]], frame[1]): -(-frame[4] // PAGE)
-        for file in backup.files.values()
-        for frame in file.frames
-        if file.packs[frame[0]][0].hex() == attempt
-    }
-    return sum(held.values())
-
-
-def stored_by_last(chain: Chain) -> int:
-    return pages_stored(chain, chain.read(chain.made[-1]).head["attempt"])
-
-
-def change(path: Path, pages: list[int]) -> None:
-    with path.open("r+b") as file:
-        for page in pages:
-            file.seek(page * PAGE)
-            file.write(os.urandom(PAGE))
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "sealed"])
