@@ -30,6 +30,7 @@ from pgkeep.seal.keyring import HASH_EXPLICIT, PageHashKey
 from pgkeep.storage.interface import ObjectInfo
 
 _PARTIAL_LIFE = timedelta(days=7)
+_MOST_PARTIALS = 4
 _SELF_MADE = frozenset({"backup_label", "tablespace_map"})
 _UNUSABLE = (DamagedObject, FormatTooNew, WrongIdentity, ObjectNotFound)
 
@@ -88,10 +89,10 @@ class _Chooser:
         if base is not None and manifest is not None:
             modified = self._modified(base)
             key = self._key_of(manifest) or key
-        partial = self._partial(modified, key)
+        partials = self._partials(modified, key)
         since = _since_whole_read(manifest)
         everything = since + 1 >= self._wanted.read_all_every
-        manifests = [one for one in (partial, manifest) if one is not None]
+        manifests = [*partials, *([] if manifest is None else [manifest])]
         parents = [self._open(one, key, everything=everything) for one in manifests]
         return (
             Parents(
@@ -137,26 +138,30 @@ class _Chooser:
         key = layout.manifest(backup.id) if backup.copies[0] else layout.manifest_copy(backup.id)
         return self._repository.store.head(key).modified
 
-    def _partial(self, after: datetime | None, key: PageHashKey) -> Manifest | None:
-        """The newest partial manifest that is younger than the backup, and can serve."""
-        for info in sorted(self._partials(), key=lambda one: one.modified, reverse=True):
-            if self._wanted.now - info.modified >= _PARTIAL_LIFE:
-                return None
+    def _partials(self, after: datetime | None, key: PageHashKey) -> list[Manifest]:
+        """The partial manifests that are younger than the backup, and can serve, newest first.
+
+        More than one, since a run that was broken off early knows less than the one before it.
+        """
+        found: list[Manifest] = []
+        for info in sorted(self._newest_partials(), key=lambda one: one.modified, reverse=True):
+            is_old = self._wanted.now - info.modified >= _PARTIAL_LIFE
+            if is_old or len(found) == _MOST_PARTIALS:
+                break
             if after is not None and info.modified <= after:
-                return None
+                break
             try:
                 manifest = read_manifest(self._repository.store, info.key, self._repository.keyring)
             except _UNUSABLE:
                 continue
+            self._stack.callback(manifest.close)
             fits = manifest.head.page_size == self._wanted.page_size
             is_alone = not self._wanted.is_full or manifest.head.kind == "full"
             if fits and is_alone and self._can_serve(manifest) and self._key_of(manifest) == key:
-                self._stack.callback(manifest.close)
-                return manifest
-            manifest.close()
-        return None
+                found.append(manifest)
+        return found
 
-    def _partials(self) -> Iterator[ObjectInfo]:
+    def _newest_partials(self) -> Iterator[ObjectInfo]:
         """The newest number of each attempt."""
         newest: dict[str, ObjectInfo] = {}
         for info in self._repository.store.list(self._layout.partials):
