@@ -38,8 +38,15 @@ def start_program(site: Site, *options: str) -> subprocess.Popen[str]:
     """``pgkeep backup`` as the server's user, with an identity, so that it has a parent."""
     return popen_as_server_user(
         [
-            *(sys.executable, "-c", IMPATIENT),
-            *("--config", site.config, "backup", "--jobs", "2", *options),
+            sys.executable,
+            "-c",
+            IMPATIENT,
+            "--config",
+            site.config,
+            "backup",
+            "--jobs",
+            "2",
+            *options,
         ],
         env={**site.server.env, "PGKEEP_IDENTITY": str(site.root / "identity")},
         stdin=subprocess.DEVNULL,

@@ -44,7 +44,8 @@ def test_relations_that_were_written_anew_restore(lineage: Lineage) -> None:
         for part in statement.split(";"):  # VACUUM is no part of a larger transaction
             server.psql(part)
         server.psql("INSERT INTO untouched VALUES (0)")
-        assert lineage.incremental().unread
+        # None of them reads all files, as every seventh would: what is skipped must be right.
+        assert lineage.incremental(read_all_every=1000).unread
     lineage.check_all()
 
 
