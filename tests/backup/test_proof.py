@@ -31,6 +31,8 @@ class World:
         self.state: list[Any] = [0, None, None, 0, None, None, False]
         self.step: Callable[[], None] = lambda: None
         self.kept_alive = 0
+        self.due = folder / "archive_status"
+        self.due.mkdir()
 
     def row(self, query: str) -> tuple[Any, ...]:
         assert "pg_stat_archiver" in query
@@ -55,6 +57,7 @@ class World:
             [name(number) for number in numbers],
             timeout_seconds=TIMEOUT,
             connection=self,  # type: ignore[arg-type]
+            due=self.due,
             keepalive=self.keepalive,
             clock=lambda: self.now,
             sleep=self.sleep,
@@ -81,6 +84,23 @@ def test_nothing_that_arrives_is_an_error_after_the_timeout(world: World) -> Non
     assert name(1) in caught.value.what
     assert "done nothing" in str(caught.value)
     assert world.kept_alive > TIMEOUT / 2
+
+
+def test_a_segment_that_is_stored_and_yet_to_be_archived_is_not_the_servers(world: World) -> None:
+    world.archived(1)
+    note = world.due / f"{name(1)}.ready"
+    note.touch()
+
+    def step() -> None:
+        if world.now > 30:
+            note.unlink(missing_ok=True)
+
+    world.step = step
+    assert world.wait([1]) > 30
+    note.touch()
+    world.step = lambda: None
+    with pytest.raises(ArchivingNotWorking):
+        world.wait([1])
 
 
 def test_each_segment_that_arrives_gives_the_others_time(world: World) -> None:

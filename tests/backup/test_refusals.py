@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -47,6 +48,25 @@ def test_a_stale_clone_is_not_the_servers_directory(site: Site) -> None:
     assert "clone" in str(caught.value)
     assert site.manifests() == packs(site) == []
     assert site.backup(pgdata=str(site.server.pgdata)).head.files
+
+
+@pytest.mark.majors(18)
+def test_the_wal_of_another_future_does_not_pass_for_the_servers(site: Site) -> None:
+    """A directory is put back, and its WAL gets the names of what is stored already. None of it is
+    accepted, so a backup could not be restored (invariant 2)."""
+    server = site.server
+    aside = clone_of_stopped(server)
+    for number in range(4):
+        server.psql(f"CREATE TABLE given_up_{number} AS SELECT 1 AS a")
+        server.wait_archived()
+    server.stop()
+    shutil.rmtree(server.pgdata)
+    aside.rename(server.pgdata)
+    server.start()
+    server.psql("CREATE TABLE real AS SELECT 1 AS a")
+    with pytest.raises(ArchivingNotWorking, match="archiver failed"):
+        site.backup(archive_timeout=3.0)
+    assert site.manifests() == []
 
 
 @pytest.mark.majors(18)

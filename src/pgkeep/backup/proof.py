@@ -2,7 +2,9 @@
 costs seconds and not hours, and after it, because a backup without its WAL is none.
 
 The server's word is not taken for it (``pg_stat_archiver`` may praise another archive): the
-segments are looked for where a restore will look for them. What the server says decides only
+segments are looked for where a restore will look for them. Its denial is: while it has yet to
+archive a segment, what is stored under that name may be of another server, or of a future that this
+one has given up, and then its own is refused. Beyond that, what the server says decides only
 how long to wait: an archiver that works off a backlog, and has not come to our segments yet,
 is waited for as long as it gets on.
 """
@@ -12,9 +14,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
-from pgkeep.errors import ArchivingNotWorking, ServerError
+from pgkeep.errors import ArchivingNotWorking, LocalIOError, ServerError
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.facts import ServerFacts
 from pgkeep.repository.identity import Repository
@@ -71,20 +74,23 @@ def wait_for_segments(
     *,
     timeout_seconds: float,
     connection: ServerConnection,
+    due: Path | None = None,
     keepalive: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Return when every segment is stored.
+    """Return when every segment is stored, and none of them is waiting to be archived.
 
-    The timeout starts again with each that arrives, and with each file that the archiver does
-    before it comes to them. ``keepalive`` is called at every look. Raises
-    ``ArchivingNotWorking``, with what the server says of its last failure.
+    ``due`` is the folder in which the server notes what is (``pg_wal/archive_status``); without it
+    only the repository is asked. The timeout starts again with each that arrives, and with each
+    file that the archiver does before it comes to them. ``keepalive`` is called at every look.
+    Raises ``ArchivingNotWorking``, with what the server says of its last failure, and
+    ``LocalIOError``.
     """
     missing = set(names)
     deadline, pause = clock() + timeout_seconds, _FIRST_PAUSE_SECONDS
     archiver = _archiver_state(connection)
-    while missing := missing - (arrived := _stored(repository, layout, missing)):
+    while missing := missing - (arrived := _arrived(repository, layout, missing, due)):
         before, archiver = archiver, _archiver_state(connection)
         on_its_way = before and archiver and archiver.is_on_its_way(before, min(missing))
         if arrived or on_its_way:
@@ -95,6 +101,26 @@ def wait_for_segments(
             raise _not_archived(sorted(missing), timeout_seconds, archiver=archiver, url=url)
         sleep(pause)
         keepalive()
+
+
+def _arrived(repository: Repository, layout: Layout, names: set[str], due: Path | None) -> set[str]:
+    """Which of the segments are stored, and are this server's as far as it knows.
+
+    The server makes the note when a segment is full, before it says so, and renames it when
+    the archive command has succeeded.
+    """
+    stored = _stored(repository, layout, names)
+    if due is None:
+        return stored
+    try:
+        return {name for name in stored if not (due / f"{name}.ready").exists()}
+    except OSError as error:
+        raise LocalIOError(
+            f"{due} cannot be looked into.",
+            why=f"{error.strerror}.",
+            remedy="Run pgkeep as the owner of the data directory, or as root.",
+            path=str(due),
+        ) from error
 
 
 def _stored(repository: Repository, layout: Layout, names: set[str]) -> set[str]:
@@ -125,7 +151,7 @@ def _not_archived(
 ) -> ArchivingNotWorking:
     count = f"{len(missing)} segments, first {missing[0]}," if len(missing) > 1 else missing[0]
     return ArchivingNotWorking(
-        f"WAL does not arrive in {url}: {count} not there after {waited:.0f} s.",
+        f"WAL does not arrive in {url}: {count} not archived after {waited:.0f} s.",
         why=_archiver_says(archiver),
         remedy=_remedy(archiver),
         missing=", ".join(missing[:20]),

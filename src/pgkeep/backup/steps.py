@@ -156,7 +156,7 @@ class _Steps:
         self._add_packs()
         self._describe(source)
         attempt.progress.phase("waiting for the backup's last WAL to arrive")
-        self._wait(self._segments(started, stopped.stop_lsn), self._pin.renew)
+        self._wait(started, stopped.stop_lsn, self._pin.renew)
         head = publish(attempt, started, stopped, pin=self._pin)
         failed = tuple(sorted(self._collector.failed))
         return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
@@ -179,7 +179,7 @@ class _Steps:
         if not started.from_standby:
             attempt.progress.phase("checking that WAL arrives in the repository")
             session.switch_wal()
-            self._wait(self._segments(started, started.start_lsn), session.keepalive)
+            self._wait(started, started.start_lsn, session.keepalive)
         return started
 
     def _copy(self, session: BackupSession, started: StartedBackup) -> Source:
@@ -304,17 +304,19 @@ class _Steps:
         manifest.add_fact("hash", {"kind": kind, "shown": shown.hex()})
         manifest.add_fact("reading", {"since_whole": self._parents.since_whole_read})
 
-    def _segments(self, started: StartedBackup, stop: Lsn) -> list[str]:
-        size = self._attempt.facts.wal_segment_size
-        return list(segments_between(started.start_lsn, stop, started.timeline, size))
-
-    def _wait(self, names: list[str], keepalive: Callable[[], None]) -> None:
+    def _wait(self, started: StartedBackup, stop: Lsn, keepalive: Callable[[], None]) -> None:
+        """Until the WAL from the start to ``stop`` is stored."""
+        attempt = self._attempt
+        size = attempt.facts.wal_segment_size
+        # A standby's WAL is the primary's, which archives it, too.
+        due = None if started.from_standby else attempt.directory.path / "pg_wal/archive_status"
         wait_for_segments(
-            self._attempt.repository,
-            self._attempt.layout,
-            names,
-            timeout_seconds=self._attempt.options.archive_timeout,
+            attempt.repository,
+            attempt.layout,
+            list(segments_between(started.start_lsn, stop, started.timeline, size)),
+            timeout_seconds=attempt.options.archive_timeout,
             connection=self._connection,
+            due=due,
             keepalive=keepalive,
         )
 
