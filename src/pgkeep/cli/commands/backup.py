@@ -122,11 +122,12 @@ def _cache(context: Context, repository: Repository) -> Path | None:
 
 def _render(context: Context, report: BackupReport) -> None:
     head = report.head
-    rate = format_rate(head.database_bytes / head.copy_seconds) if head.copy_seconds else "-"
+    took = format_duration(head.total_seconds)
+    if not head.parent and head.copy_seconds:
+        took += f" (copied at {format_rate(head.database_bytes / head.copy_seconds)})"
     context.output.say(
         f"Backup {head.backup}: {format_size(head.database_bytes)} in {head.files} files, stored "
-        f"in {format_size(head.added_bytes)}, in {format_duration(head.total_seconds)} "
-        f"(copied at {rate})"
+        f"in {format_size(head.added_bytes)}, in {took}"
     )
     if head.parent:
         context.output.say(

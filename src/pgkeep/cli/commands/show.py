@@ -76,7 +76,9 @@ def _render(
     context.output.say(f"{head.backup} · {head.kind} · {good} · {view.repository.store.url}")
     ended = from_utc_text(head.ended)
     reach = facts["restorable_to"]
-    rate = format_rate(head.database_bytes / head.copy_seconds) if head.copy_seconds else "-"
+    took = format_duration(head.total_seconds)
+    if not head.parent and head.copy_seconds:
+        took += f", copied at {format_rate(head.database_bytes / head.copy_seconds)}"
     obstacle = view.obstacle(backup) or "WAL is missing"
     standby = " (a standby)" if head.from_standby else ""
     rows = [
@@ -85,7 +87,7 @@ def _render(
         ("parent", _parent(view, head.parent)),
         ("began", moment(from_utc_text(head.started), now)),
         ("ended", f"{moment(ended, now)} ({ago(ended, now)})"),
-        ("took", f"{format_duration(head.total_seconds)}, copied at {rate}"),
+        ("took", took),
         ("WAL", f"{head.start_lsn} to {head.stop_lsn}"),
         ("reaches to", moment(reach, now) if reach else f"nowhere: {obstacle}"),
         ("database", f"{format_size(head.database_bytes)} in {head.files} files"),
