@@ -86,7 +86,7 @@ class Lander:
                     raise
 
             with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:
-                # A signal may come while they are started, too, and leaving the pool waits for them.
+                # A signal may come while they start, too, and leaving the pool waits for them.
                 try:
                     futures = [pool.submit(work, number) for number in range(threads)]
                     wait(futures, return_when=FIRST_EXCEPTION)
