@@ -129,7 +129,7 @@ def may_differ(path: str) -> bool:
     """Whether a file of two backups differs although nothing happened between them.
 
     Each backup begins with a checkpoint, which is noted in ``pg_control``, and its label says which
-    one it is; ``pg_logical/replorigin_checkpoint`` is written by it, too.
+    one it is, and when. What else a checkpoint writes is the same again when nothing happened.
     """
     return path in ("global/pg_control", "backup_label", "tablespace_map")
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,16 @@ CHANGES: tuple[Change, ...] = (
     of_another_cluster_under_the_last_name,
 )
 
+OF_OTHERS = (of_another_cluster, of_another_cluster_under_the_last_name)
+
+AS_AT_FIRST, AS_ELSEWHERE = os.urandom(9 * 8192), os.urandom(9 * 8192)
+
+
+def returning(lineage: Lineage) -> Path:
+    """A file that goes back to what a wrong cache has of it, while the last backup has it
+    otherwise: no other would show that the cache was believed."""
+    return lineage.server.pgdata / "returning"
+
 
 def replace_by(cache: Path, other: Path) -> None:
     shutil.rmtree(cache)
@@ -67,6 +78,7 @@ def test_a_cache_that_is_gone_old_or_of_others_makes_no_backup_wrong(
         one.server.psql(
             "CREATE TABLE t AS SELECT i, repeat('x', 50) AS filler FROM generate_series(1, 30000) i"
         )
+        returning(one).write_bytes(AS_ELSEWHERE if one is foreign else AS_AT_FIRST)
         one.backup()
     (cache,), (other_cache,) = lineage.cache.iterdir(), foreign.cache.iterdir()
     kept = lineage.server.root / "kept"
@@ -75,8 +87,10 @@ def test_a_cache_that_is_gone_old_or_of_others_makes_no_backup_wrong(
     for number, change in enumerate(CHANGES):
         for more in (0, 1):
             update(lineage, 2 * number + more)
+            returning(lineage).write_bytes(os.urandom(len(AS_AT_FIRST)))
             lineage.incremental()
         update(lineage, 50 + number)
+        returning(lineage).write_bytes(AS_ELSEWHERE if change in OF_OTHERS else AS_AT_FIRST)
         change(lineage, cache, kept)
         last = lineage.incremental().head
         full = lineage.backup(full=True).head

@@ -18,11 +18,12 @@ import pytest
 from pgkeep.backup import copy, mapping, unfinished
 from pgkeep.repository.manifest import read_manifest
 from tests import processes
+from tests.backup.format_reader import ReadBackup
 from tests.backup.lineage import Lineage
 from tests.backup.site import Site, Steered, until
 from tests.server_user import popen_as_server_user
 
-KILLS = 24
+KILLS, IN_A_ROW = 20, 3  # the last ones have no backup that works between them
 # The program, with less patience: it notes every moment how far it is.
 IMPATIENT = """
 import functools, sys
@@ -82,22 +83,22 @@ def test_killed_at_any_moment_and_gone_on_from(lineage: Lineage) -> None:
     backed_up_by_the_program(lineage)
     make_changes(lineage, 0)
     whole = backed_up_by_the_program(lineage, *gently)
-    outcomes = []
-    for number in range(1, KILLS + 1):
-        make_changes(lineage, number)
+    outcomes: list[int] = []
+    while (killed := outcomes.count(-signal.SIGKILL)) < KILLS:
+        make_changes(lineage, len(outcomes) + 1)
         process = start_program(site, *gently)
         try:
-            process.communicate(timeout=whole * chance.uniform(0.3, 1.05))
+            process.communicate(timeout=whole * chance.uniform(0.2, 0.9))
         except subprocess.TimeoutExpired:
             processes.kill_tree(process.pid)
             process.communicate()
         outcomes.append(process.returncode)
-        if number % 6 == 0:
+        if killed < KILLS - IN_A_ROW:
             backed_up_by_the_program(lineage)
-    assert {*outcomes} <= {0, -signal.SIGKILL}
-    assert outcomes.count(-signal.SIGKILL) >= KILLS // 2
+        assert {*outcomes} <= {0, -signal.SIGKILL}
+        assert len(outcomes) < 2 * KILLS, "hardly any backup is still there to be killed"
     assert [*site.store.list(site.layout.partials)], "no kill left a partial manifest"
-    make_changes(lineage, KILLS + 1)
+    make_changes(lineage, len(outcomes) + 1)
     last = lineage.backup().head
     assert (last.kind, site.listed()[-1].id) == ("incremental", last.backup)
     for backup in site.listed():
@@ -112,12 +113,14 @@ class BrokenOff(Exception):
     """The backup was stopped on purpose."""
 
 
-NOISE, SIZE = 6, 20 << 20
+# However many of them are noted, no pack holds so little of those that it is retired.
+NOISE, SIZE = 6, 21 << 20
+PAGES = SIZE // 8192
 
 
 @pytest.fixture
 def noisy(lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> Lineage:
-    """A server with a backup, and since then six files of 20 MiB that no compression shrinks."""
+    """A server with a backup, and since then six files of 21 MiB that no compression shrinks."""
     monkeypatch.setattr(copy, "_KEEPALIVE_SECONDS", 0.05)
     monkeypatch.setattr(unfinished, "_COST", 0)  # else a slow disk makes it wait for a minute
     monkeypatch.setattr(mapping, "_BLOCK_MAPS", 1)  # no file waits for the packs of the next one
@@ -141,6 +144,13 @@ def files_of_partial(lineage: Lineage) -> set[str]:
     names = {file.path for file in manifest.files() if file.path.startswith("noise_")}
     manifest.close()
     return names
+
+
+def pages_stored(backup: ReadBackup, path: str) -> int:
+    """How many pages of a file this backup's own packs hold."""
+    file, own = backup.files[path], bytes.fromhex(backup.head["attempt"])
+    frames = [frame for frame in file.frames if file.packs[frame[0]][0] == own]
+    return sum(-(-frame[4] // file.page_size) for frame in frames)
 
 
 def break_off(lineage: Lineage, *, files: int) -> None:
@@ -195,6 +205,10 @@ def test_what_a_backup_had_stored_before_it_broke_off_is_not_stored_again(
     assert again < second.head.added_bytes < again + (4 << 20)
     backup = lineage.read(second.head.backup)
     backup.check_everything()
+    stored = {number: pages_stored(backup, noise(lineage, number).name) for number in range(NOISE)}
+    expected = {number: PAGES for number in range(NOISE)}
+    expected |= {number: 0 for number in range(NOISE) if noise(lineage, number).name in kept}
+    assert stored == {**expected, int(changed.name.removeprefix("noise_")): 1}
     for number in range(NOISE):
         path = noise(lineage, number)
         assert backup.content(path.name) == path.read_bytes()
