@@ -206,7 +206,7 @@ def test_what_a_backup_had_stored_before_it_broke_off_is_not_stored_again(
     backup = lineage.read(second.head.backup)
     backup.check_everything()
     stored = {number: pages_stored(backup, noise(lineage, number).name) for number in range(NOISE)}
-    expected = {number: PAGES for number in range(NOISE)}
+    expected = dict.fromkeys(range(NOISE), PAGES)
     expected |= {number: 0 for number in range(NOISE) if noise(lineage, number).name in kept}
     assert stored == {**expected, int(changed.name.removeprefix("noise_")): 1}
     for number in range(NOISE):
