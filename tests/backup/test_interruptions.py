@@ -153,7 +153,6 @@ def mount(*arguments: str | Path) -> int:
     return subprocess.run(["mount", *arguments], check=False, capture_output=True).returncode
 
 
-@pytest.mark.majors(18)
 def test_a_full_repository_says_so_and_the_next_backup_after_making_room_works(
     make_site: Callable[..., Site], small_disk: Path
 ) -> None:

@@ -24,7 +24,7 @@ from tests.restore.site import Site
 from tests.restore.verifybackup import verify_backup
 from tests.server_user import popen_as_server_user, run_as_server_user, server_user
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.majors(18)]
+pytestmark = pytest.mark.end_to_end
 KILLS = 22
 
 
