@@ -19,7 +19,7 @@ from tests.backup.chain import (
     restored,
     stored_by_last,
 )
-from tests.backup.scratch import PAGE, RUN
+from tests.backup.scratch import PAGE, RUN, Hook
 from tests.postgres.pages import sound_page
 from tests.repository.kit import LAYOUT
 
@@ -101,6 +101,22 @@ def test_pages_that_became_zero_are_holes(chain: Chain) -> None:
     assert restored(chain.run()) == chain.content()
     change(path, [3])
     assert restored(chain.run()) == chain.content()
+
+
+@pytest.mark.parametrize("left", [0, 5000, PAGE, RUN + 5000])
+def test_what_is_cut_off_while_pages_are_stored_again_stays_as_it_was_read(
+    tmp_path: Path, left: int
+) -> None:
+    chain = Chain(tmp_path, checksums=False, jobs=1)
+    path = chain.write(RELATION, os.urandom(2 * RUN))
+    chain.run()
+    change(path, [*range(1, 256, 3), *range(2, 256, 3)])  # two of three: the rest is stored again
+    content = path.read_bytes()
+    # The second piece is the last that is compared.
+    chain.listener = Hook(lambda number: os.truncate(path, left) if number == 2 else None)
+    backup = chain.run()
+    assert backup.content(RELATION) == content
+    backup.check_everything()
 
 
 def test_a_full_backup_asks_nobody(chain: Chain) -> None:

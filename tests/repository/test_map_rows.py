@@ -121,4 +121,3 @@ def test_pages_of_some_packs_are_found() -> None:
     second = frozenset({(address(5).attempt, address(5).pack)})
     assert old.pages_in(second, 8).nonzero()[0].tolist() == [4, 5, 6, 7]
     assert not old.pages_in(frozenset({("ee" * 16, 1)}), 8).any()
-    assert old.stored_by_pack() == {old.packs[0]: 900, old.packs[1]: 900}

@@ -268,9 +268,10 @@ class Copier:
             store = ChangedPages(into[0], size, old=b"", forced=None, room=into[1])
             patched = bytearray(hashes)
             for first, last in _runs(again.tolist(), RUN_BYTES // size):
-                run = reader.read(first * size, min(last * size, stretch.read_to) - first * size)
-                if run is None:
-                    break  # cut off meanwhile; what was read before stays
+                length = min(last * size, stretch.read_to) - first * size
+                run = reader.read(first * size, length)
+                if run is None or len(run.data) < length:
+                    break  # cut off meanwhile, within a page perhaps; what was read before stays
                 store.add(run)
                 stretch.suspects.extend(run.suspects)
                 patched[first * HASH_SIZE : first * HASH_SIZE + len(run.hashes)] = run.hashes

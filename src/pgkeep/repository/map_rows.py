@@ -92,13 +92,6 @@ class MapRows(NamedTuple):
             mask = np.isin(self.frames_of_pages(pages)[0], frames)
         return mask
 
-    def stored_by_pack(self) -> dict[PackKey, int]:
-        """How many stored bytes are named in each pack."""
-        import numpy as np
-
-        sums = np.bincount(self.frames[0], weights=self.frames[3], minlength=len(self.packs))
-        return {pack: int(size) for pack, size in zip(self.packs, sums.tolist(), strict=True)}
-
 
 def overlay(
     old: MapRows,
