@@ -16,7 +16,7 @@ from pgkeep.backup import copy
 from pgkeep.backup.throttle import RateLimit
 from pgkeep.errors import ObjectExists, StoreDenied, StoreFull, StoreUnavailable
 from pgkeep.storage.faulty import Failure, Fault, FaultyStore
-from pgkeep.storage.interface import Buffer, ObjectInfo
+from pgkeep.storage.interface import Buffer
 from pgkeep.storage.memory import MemoryStore
 from tests.backup.scratch import RUN, Hook, Scratch
 
@@ -65,7 +65,7 @@ class StuckStore(MemoryStore):
 
     def put(
         self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> ObjectInfo:
+    ) -> str:
         if "/packs/" in key:
             self.reached.release()
             assert self.let.wait(60)

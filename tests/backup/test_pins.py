@@ -28,14 +28,20 @@ class Clock:
 
     def __init__(self, pin: Pin, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store, self.now = store, 0.0
-        put = store.put
+        put, head = store.put, store.head
+        written: dict[str, float] = {}
 
-        def put_later(*args: Any, **more: Any) -> ObjectInfo:
-            info = put(*args, **more)
-            return info._replace(modified=info.modified + timedelta(seconds=self.now))
+        def put_later(key: str, *args: Any, **more: Any) -> str:
+            written[key] = self.now
+            return str(put(key, *args, **more))
+
+        def head_later(key: str) -> ObjectInfo:
+            info: ObjectInfo = head(key)
+            return info._replace(modified=info.modified + timedelta(seconds=written[key]))
 
         monkeypatch.setattr(pins, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(store, "put", put_later)
+        monkeypatch.setattr(store, "head", head_later)
 
     def hours(self, hours: float) -> None:
         self.now += hours * 3600
@@ -59,7 +65,7 @@ def clock(pin: Pin, repository: Any, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def publish(repository: Any) -> Callable[[], ObjectInfo]:
+def publish(repository: Any) -> Callable[[], str]:
     return lambda: repository.store.put(LAYOUT.manifest(BACKUP), b"manifest", if_absent=True)
 
 
@@ -81,13 +87,14 @@ def test_a_pin_is_made_first_and_renewed_in_time(pin: Pin, repository: Any, cloc
 
 
 def test_a_living_pin_confirms(
-    pin: Pin, repository: Any, clock: Clock, publish: Callable[[], ObjectInfo]
+    pin: Pin, repository: Any, clock: Clock, publish: Callable[[], str]
 ) -> None:
     for _ in range(100):
         pin.renew()
         clock.hours(6)
     clock.hours(60)
-    pin.confirm(BACKUP, publish(), packs=[OWN])
+    publish()
+    pin.confirm(BACKUP, packs=[OWN])
     assert voids(repository) == []
 
 
@@ -96,15 +103,16 @@ def test_a_pin_that_had_died_takes_the_backup_back(
     pin: Pin,
     repository: Any,
     clock: Clock,
-    publish: Callable[[], ObjectInfo],
+    publish: Callable[[], str],
     renewed: bool,
 ) -> None:
     pin.renew()
     clock.hours(73)
     if renewed:
         pin.renew()
+    publish()
     with pytest.raises(BackupError, match="had expired"):
-        pin.confirm(BACKUP, publish(), packs=[OWN])
+        pin.confirm(BACKUP, packs=[OWN])
     assert voids(repository) == [LAYOUT.void(BACKUP)]
     members = parse_record(repository.store.get(LAYOUT.void(BACKUP)), "void", kind="void")
     assert members["backup"] == BACKUP
@@ -152,7 +160,7 @@ def condemn(repository: Any, number: int, kind: str, *keys: str) -> None:
 def test_condemned_packs_take_the_backup_back(
     pin: Pin,
     repository: Any,
-    publish: Callable[[], ObjectInfo],
+    publish: Callable[[], str],
     records: list[tuple[str, str]],
     void: bool,
 ) -> None:
@@ -160,9 +168,10 @@ def test_condemned_packs_take_the_backup_back(
     pin.renew()
     for number, (kind, pack) in enumerate(records, start=1):
         condemn(repository, number, kind, pack)
+    publish()
     if void:
         with pytest.raises(BackupError, match="condemned"):
-            pin.confirm(BACKUP, publish(), packs=[OWN, TAKEN_OVER])
+            pin.confirm(BACKUP, packs=[OWN, TAKEN_OVER])
     else:
-        pin.confirm(BACKUP, publish(), packs=[OWN, TAKEN_OVER])
+        pin.confirm(BACKUP, packs=[OWN, TAKEN_OVER])
     assert bool(voids(repository)) == void

@@ -27,7 +27,7 @@ from pgkeep.repository.identity import (
 from pgkeep.repository.pack import PackInfo, PackWriter, read_index
 from pgkeep.repository.record import build_record, parse_record, publish
 from pgkeep.seal import age
-from pgkeep.storage.interface import Buffer, ObjectInfo
+from pgkeep.storage.interface import Buffer
 from pgkeep.storage.memory import MemoryStore
 from tests.repository.kit import AT, BY, LAYOUT, make_repository
 
@@ -159,7 +159,7 @@ def test_a_key_set_of_an_init_that_lost_the_race_changes_nothing(tmp_path: Path)
 
         other: Any = None
 
-        def put(self, key: str, data: Buffer | Any, *, if_absent: bool = False) -> ObjectInfo:
+        def put(self, key: str, data: Buffer | Any, *, if_absent: bool = False) -> str:
             if key == layout.IDENTITY and self.other is None:
                 self.other = True
                 _, public = age.generate_identity()

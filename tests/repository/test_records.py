@@ -14,7 +14,7 @@ from pgkeep.errors import DamagedObject, FormatTooNew, ObjectExists, RepositoryE
 from pgkeep.repository.layout import check_cluster_name
 from pgkeep.repository.record import build_record, member, newest, parse_record, publish
 from pgkeep.repository.system import read_systems
-from pgkeep.storage.interface import Buffer, ObjectInfo
+from pgkeep.storage.interface import Buffer
 from pgkeep.storage.memory import MemoryStore
 from tests.repository.kit import AT, BY
 
@@ -132,7 +132,7 @@ def test_a_success_whose_answer_was_lost_is_not_published_twice() -> None:
     class Losing(MemoryStore):
         lost = False
 
-        def put(self, key: str, data: Buffer | Any, *, if_absent: bool = False) -> ObjectInfo:
+        def put(self, key: str, data: Buffer | Any, *, if_absent: bool = False) -> str:
             if not self.lost:
                 self.lost = True
                 super().put(key, data, if_absent=if_absent)
@@ -140,7 +140,7 @@ def test_a_success_whose_answer_was_lost_is_not_published_twice() -> None:
             return super().put(key, data, if_absent=if_absent)
 
     store = Losing()
-    assert publish(store, "x/", lambda _: b"ours").key == "x/00000001"
+    assert publish(store, "x/", lambda _: b"ours") == "x/00000001"
     assert [info.key for info in store.list("x/")] == ["x/00000001"]
 
 

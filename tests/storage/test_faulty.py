@@ -76,4 +76,6 @@ def test_a_seed_is_a_plan() -> None:
 
 def test_the_memory_store_tells_the_time_of_its_clock() -> None:
     then = datetime(2026, 11, 20, 2, 0, 4, tzinfo=UTC)
-    assert MemoryStore(clock=lambda: then).put("a", b"").modified == then
+    store = MemoryStore(clock=lambda: then)
+    store.put("a", b"")
+    assert store.head("a").modified == then

@@ -63,14 +63,14 @@ class Pin:
             self._parent = parent
             self._create(time.monotonic())
 
-    def confirm(self, backup: str, manifest: ObjectInfo, *, packs: Collection[str]) -> None:
+    def confirm(self, backup: str, *, packs: Collection[str]) -> None:
         """See, after the manifest was created, that none of ``packs`` may be deleted: the keys of
         all that it names, whoever stored them.
 
         If one may, a void takes the backup back, and ``BackupError`` is raised.
         """
-        self._note(manifest)
         layout, store = self._attempt.layout, self._attempt.repository.store
+        self._note(store.head(layout.manifest(backup)))
         reason: str | None = None
         if self._died:
             reason = "the pin of its packs had expired (the process was stopped for days, or slept)"
@@ -88,11 +88,10 @@ class Pin:
 
     def _create(self, now: float) -> None:
         members = {"attempt": self._attempt.id, "purpose": "backup", "backup": self._parent}
-        info = self._attempt.repository.store.put(
-            self._attempt.layout.pin(self._attempt.id, self._number + 1),
-            self._record("pin", members),
-            if_absent=True,
-        )
+        store = self._attempt.repository.store
+        key = self._attempt.layout.pin(self._attempt.id, self._number + 1)
+        store.put(key, self._record("pin", members), if_absent=True)
+        info = store.head(key)
         self._note(info)
         self._number, self._renewed, self._newest = self._number + 1, now, info
 

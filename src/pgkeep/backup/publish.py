@@ -45,12 +45,12 @@ def publish(
             continue
         data = attempt.manifest.build(attempt.repository.keyring, head)
         try:
-            created = store.put(layout.manifest(head.backup), data, if_absent=True)
+            store.put(layout.manifest(head.backup), data, if_absent=True)
         except ObjectExists:
             continue
         store.put(layout.manifest_copy(head.backup), data, if_absent=True)
         named = {layout.pack(*pack) for pack in attempt.manifest.pack_names()}
-        pin.confirm(head.backup, created, packs=named)
+        pin.confirm(head.backup, packs=named)
         return head
     raise BackupError(
         f"No free name was found for the backup of {attempt.options.cluster}.",

@@ -196,10 +196,10 @@ class Lease:
         members = self._me.members(seconds=seconds, renewals=self._renewals)
         record = build_record("lease", members, at=_now(), by=self._by)
         if etag is None:
-            info = self._store.put(self._layout.lease, record, if_absent=True)
+            tag = self._store.put(self._layout.lease, record, if_absent=True)
         else:
-            info = self._store.replace(self._layout.lease, record, etag=etag)
-        self._etag, self._written = info.etag, now
+            tag = self._store.replace(self._layout.lease, record, etag=etag)
+        self._etag, self._written = tag, now
         self._renewals += 1
 
     def _see_who_has_it(self) -> None:

@@ -106,8 +106,8 @@ def publish(
     *,
     digits: int = NUMBER_DIGITS,
     after: int = 0,
-) -> ObjectInfo:
-    """Create the next free number under ``prefix`` with ``build(number)``.
+) -> str:
+    """Create the next free number under ``prefix`` with ``build(number)``; returns its key.
 
     ``build`` is called again for each lost race, so that it can look at what the winner wrote.
     ``after`` as in :func:`newest`. Raises ``ObjectExists`` after many lost races.
@@ -120,11 +120,13 @@ def publish(
             raise RepositoryError(f"There is no number left under {prefix}.")
         key, data = numbered(prefix, number, digits=digits), build(number)
         try:
-            return store.put(key, data, if_absent=True)
+            store.put(key, data, if_absent=True)
         except ObjectExists as error:
             if store.get(key) == data:  # the echo of our own attempt, whose answer was lost
-                return store.head(key)
+                return key
             lost, after = error, number
+        else:
+            return key
     assert lost is not None
     raise lost
 

@@ -113,10 +113,10 @@ class FaultyStore(Store):
 
     def put(
         self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> ObjectInfo:
+    ) -> str:
         return self._call("put", key, lambda: self.store.put(key, data, if_absent=if_absent))
 
-    def replace(self, key: str, data: Buffer, *, etag: str) -> ObjectInfo:
+    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
         return self._call("replace", key, lambda: self.store.replace(key, data, etag=etag))
 
     def get(self, key: str) -> bytes:

@@ -63,16 +63,17 @@ class Store(ABC):
     @abstractmethod
     def put(
         self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> ObjectInfo:
-        """Store the object durably. With ``if_absent``, ``ObjectExists`` if there is one.
+    ) -> str:
+        """Store the object durably; returns its etag. With ``if_absent``, ``ObjectExists`` if
+        there is one.
 
         ``ObjectExists`` may be the echo of our own earlier attempt (a time-out after the
         commit): whoever cares reads back and compares.
         """
 
     @abstractmethod
-    def replace(self, key: str, data: Buffer, *, etag: str) -> ObjectInfo:
-        """Compare-and-swap: write only if the object's etag is still ``etag``.
+    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
+        """Compare-and-swap: write only if the object's etag is still ``etag``; returns the new.
 
         Raises ``PreconditionFailed`` when it is another, ``ObjectNotFound`` when it is gone.
         """

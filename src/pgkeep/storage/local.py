@@ -34,13 +34,12 @@ from pgkeep.storage._reading import (
     KeyPath,
     LocalReader,
     etag_of,
-    info_of,
     lstat,
     path_of,
 )
 from pgkeep.storage._root import sync_directory
 from pgkeep.storage._trial import try_out
-from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, views_of
+from pgkeep.storage.interface import Buffer, Capabilities, views_of
 
 _ATTEMPTS = 100
 
@@ -70,7 +69,7 @@ class LocalStore(LocalReader):
 
     def put(
         self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> ObjectInfo:
+    ) -> str:
         """See :meth:`Store.put`. Buffers are written as they are, without joining them."""
         path = path_of(key)
         views = views_of(data)
@@ -79,15 +78,15 @@ class LocalStore(LocalReader):
             if if_absent and self._settle_existing(path):
                 raise self._exists(key)
             with temporary(self._root, self._file_mode) as file:
-                info = info_of(key, file.write(views))
+                etag = etag_of(file.write(views))
                 if if_absent:
                     self._publish(file, path, lambda at: self._create(file, at, key, path[1]))
                 else:
-                    info = self._overwrite(file, key, path) or info
+                    etag = self._overwrite(file, key, path) or etag
                 self._sweep_once(file)
-        return info
+        return etag
 
-    def replace(self, key: str, data: Buffer, *, etag: str) -> ObjectInfo:
+    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
         """See :meth:`Store.replace`; safe among all processes that see each other's locks."""
         parts, name = path_of(key)
         with (
@@ -103,10 +102,10 @@ class LocalStore(LocalReader):
                     raise self._absent(key)
                 if etag_of(found) != etag:
                     raise self._other_etag(key)
-                info = info_of(key, file.change_time_after(found))
+                new = etag_of(file.change_time_after(found))
                 file.replace(directory, name)
             sync_directory(directory)
-        return info
+        return new
 
     def delete(self, keys: Iterable[str]) -> Mapping[str, StoreError | None]:
         """See :meth:`Store.delete`. Each directory is synced once; empty ones are removed."""
@@ -154,14 +153,14 @@ class LocalStore(LocalReader):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
             raise
 
-    def _overwrite(self, file: Temporary, key: str, path: KeyPath) -> ObjectInfo | None:
-        changed: list[ObjectInfo] = []
+    def _overwrite(self, file: Temporary, key: str, path: KeyPath) -> str | None:
+        changed: list[str] = []
 
         def appear(directory: int) -> None:
             with locked(self._root, key, mode=self._file_mode, required=False):
                 found = self._look(directory, path[1])
                 if found is not None:
-                    changed.append(info_of(key, file.change_time_after(found)))
+                    changed.append(etag_of(file.change_time_after(found)))
                 file.replace(directory, path[1])
 
         self._publish(file, path, appear)

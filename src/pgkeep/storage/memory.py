@@ -50,7 +50,7 @@ class MemoryStore(Store):
 
     def put(
         self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> ObjectInfo:
+    ) -> str:
         check_key(key)
         content = b"".join(views_of(data))
         with self._lock:
@@ -58,7 +58,7 @@ class MemoryStore(Store):
                 raise ObjectExists(f"There is an object {key} in {self.url} already.", key=key)
             return self._write(key, content)
 
-    def replace(self, key: str, data: Buffer, *, etag: str) -> ObjectInfo:
+    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
         content = b"".join(views_of(data))
         with self._lock:
             if self._find(key)[0].etag != etag:
@@ -108,8 +108,8 @@ class MemoryStore(Store):
         except KeyError:
             raise ObjectNotFound(f"There is no object {key} in {self.url}.", key=key) from None
 
-    def _write(self, key: str, content: bytes) -> ObjectInfo:
+    def _write(self, key: str, content: bytes) -> str:
         self._writes += 1
         info = ObjectInfo(key, len(content), self._clock(), f"write-{self._writes}")
         self._objects[key] = (info, content)
-        return info
+        return info.etag

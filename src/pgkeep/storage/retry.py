@@ -85,11 +85,11 @@ class RetryingStore(Store):
 
     def put(
         self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> ObjectInfo:
+    ) -> str:
         """See :meth:`Store.put`. ``ObjectExists`` is never the echo of this very call."""
         tries = _Tries(self)
 
-        def attempt() -> ObjectInfo:
+        def attempt() -> str:
             try:
                 return self.store.put(key, data, if_absent=if_absent)
             except ObjectExists:
@@ -100,11 +100,11 @@ class RetryingStore(Store):
 
         return tries.run(attempt)
 
-    def replace(self, key: str, data: Buffer, *, etag: str) -> ObjectInfo:
+    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
         """See :meth:`Store.replace`. ``PreconditionFailed`` is never the echo of this call."""
         tries = _Tries(self)
 
-        def attempt() -> ObjectInfo:
+        def attempt() -> str:
             try:
                 return self.store.replace(key, data, etag=etag)
             except PreconditionFailed:
@@ -160,8 +160,8 @@ class RetryingStore(Store):
         """Close the store underneath, which sibling views use too."""
         self.store.close()
 
-    def _if_same(self, key: str, data: Buffer | Sequence[Buffer]) -> ObjectInfo | None:
-        """The object's facts, if its content is ``data``."""
+    def _if_same(self, key: str, data: Buffer | Sequence[Buffer]) -> str | None:
+        """The object's etag, if its content is ``data``."""
         views = views_of(data)
         try:
             info = self.store.head(key)
@@ -176,7 +176,7 @@ class RetryingStore(Store):
                 if self.store.get_range(key, start, len(mine)) != mine:
                     return None
                 start += len(mine)
-        return info
+        return info.etag
 
     def wait_seconds(self, failures: int) -> float:
         """How long to wait after so many failures: half to all of a doubling time."""
