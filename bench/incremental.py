@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bench.raw_limit import PIECE_BYTES, list_pieces
 from bench.server import run_tool
 
 PAGE = 8192
+PARTS = ("steps", "restore", "idle")
 SHARES = (0.0, 0.001, 0.01, 0.1)
 INCREMENTS = 30
 FILES = 100_000
@@ -34,7 +35,8 @@ _SETTLE_SECONDS = 62
 
 @dataclass(frozen=True)
 class Step:
-    """One change, and what each program made of it. Seconds are wall clock."""
+    """One change, and what each program made of it. Seconds are wall clock; of several rounds,
+    each figure is the median."""
 
     share: float
     differing_pages: int
@@ -54,13 +56,23 @@ class Incrementals:
         self._peer = PgBackRest(context)
         self._archive_command = ""
 
-    def run(self) -> dict[str, Any]:
-        """Everything, in order."""
+    def run(self, *, rounds: int, only: Sequence[str] = PARTS) -> dict[str, Any]:
+        """The parts of the benchmark, in order."""
         self._prepare()
-        steps = [self._step(number, share) for number, share in enumerate(SHARES)]
-        found: dict[str, Any] = {"steps": [asdict(step) for step in steps]}
-        found["restore"] = self._restores()
-        found["idle"] = self._idle()
+        found: dict[str, Any] = {}
+        if "steps" in only:
+            measured = [
+                self._step(number, share)
+                for number, share in enumerate(share for _ in range(rounds) for share in SHARES)
+            ]
+            found["steps"] = [
+                asdict(_median([step for step in measured if step.share == share]))
+                for share in SHARES
+            ]
+        if "restore" in only:
+            found["restore"] = self._restores()
+        if "idle" in only:
+            found["idle"] = self._idle()
         return found
 
     def _prepare(self) -> None:
@@ -221,7 +233,14 @@ class Incrementals:
         return differing, least + (len(compressor.compress(waiting)) if waiting else 0)
 
 
-def report(found: dict[str, Any], *, machine: str, versions: dict[str, str], size: int) -> str:
+def _median(steps: Sequence[Step]) -> Step:
+    columns = zip(*(astuple(step) for step in steps), strict=True)
+    return Step(*(statistics.median_low(column) for column in columns))
+
+
+def report(
+    found: dict[str, Any], *, machine: str, versions: dict[str, str], size: int, rounds: int
+) -> str:
     """The page, as Markdown."""
     rows = [
         "| changed rows | pages that differ | least that can be stored | pgkeep | stored | "
@@ -248,8 +267,9 @@ def report(found: dict[str, Any], *, machine: str, versions: dict[str, str], siz
             "",
             "pgkeep at its default level, sealed; pgBackRest with block incremental and bundles, "
             "zst 3, not encrypted. Random rows of pgbench_accounts are updated, then both back up, "
-            "in turn first and second. The least that can be stored is every page whose content "
-            "differs, compressed in blocks of 1 MiB at pgkeep's level.",
+            f"in turn first and second; medians of {rounds} rounds. The least that can be stored "
+            "is every page whose content differs, compressed in blocks of 1 MiB at pgkeep's "
+            "level.",
             "",
             *rows,
             "",

@@ -25,7 +25,7 @@ from bench.basebackup import basebackup_cases
 from bench.context import Case, Context
 from bench.database import GIB, load
 from bench.floors import CHECKOUT, floor_cases
-from bench.incremental import Incrementals
+from bench.incremental import PARTS, Incrementals
 from bench.incremental import report as report_incremental
 from bench.incremental import save as save_incremental
 from bench.machine import describe
@@ -56,7 +56,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--incremental", action="store_true", help="incremental backups, and nothing else"
     )
-    found.add_argument("--only", help="only rows whose key holds one of these words, by comma")
+    found.add_argument(
+        "--only",
+        help="only rows whose key holds one of these words, by comma; or with --incremental, "
+        f"only these parts of {', '.join(PARTS)}",
+    )
     found.add_argument("--keep", action="store_true", help="keep the database for the next run")
     found.add_argument("--dry-docs", action="store_true", help="leave the documentation alone")
     found.add_argument("--as-is", action="store_true", help=argparse.SUPPRESS)
@@ -171,13 +175,16 @@ def _measure(options: argparse.Namespace, work: Path) -> int:
 def _incremental(context: Context, program: Program | None, options: argparse.Namespace) -> int:
     if program is None:
         raise BenchError("pgkeep does not run here.")
-    found, machine = Incrementals(context, program).run(), describe(context.work)
+    parts = options.only.split(",") if options.only else PARTS
+    found = Incrementals(context, program).run(rounds=options.rounds, only=parts)
+    machine = describe(context.work)
     facts = {
         "found": found,
         "machine": f"{machine.cores} cores of {machine.cpu}, {machine.file_system}, "
         f"{machine.system}.",
         "versions": {"pgkeep": program.version, **context.peers.versions()},
         "size": round(options.size_gib * GIB),
+        "rounds": options.rounds,
     }
     (context.work / "results.json").write_text(json.dumps(facts))
     return 0
@@ -186,6 +193,9 @@ def _incremental(context: Context, program: Program | None, options: argparse.Na
 def _publish_incremental(results: Path, *, docs: bool) -> None:
     facts = json.loads(results.read_text())
     found = facts.pop("found")
+    if set(found) != set(PARTS):
+        print(json.dumps(found, indent=1))
+        return
     page = report_incremental(found, **facts)
     print(page)
     if docs:

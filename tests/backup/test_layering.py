@@ -39,11 +39,15 @@ def with_changes(rows: MapRows, pages: list[int]) -> MapRows:
     return overlay(
         rows,
         [address(1000 + number, len(part)) for number, part in enumerate(parts)],
-        [
-            Extent(page, 1, number, at)
-            for number, part in enumerate(parts)
-            for at, page in enumerate(part)
-        ],
+        np.array(
+            [
+                (page, 1, number, at)
+                for number, part in enumerate(parts)
+                for at, page in enumerate(part)
+            ]
+        )
+        .reshape(-1, 4)
+        .T,
         size_bytes=rows.size_bytes,
         page_size=PAGE,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +29,11 @@ def places(rows: MapRows) -> list[Place]:
         number = None if frame == HOLE else int(rows.frames[1][frame])
         found += [None if number is None else (number, inside + at) for at in range(pages)]
     return found
+
+
+def columns(*extents: Extent) -> Any:
+    """Extents as ``overlay`` takes them."""
+    return np.array(extents, dtype=np.int64).reshape(-1, 4).T
 
 
 def nothing(size: int = 0) -> MapRows:
@@ -56,7 +64,7 @@ def test_any_succession_of_changes_ends_where_a_model_says(
             extents.append(Extent(page, 1, HOLE if zeros else 0, 0 if zeros else inside))
             model[page] = None if zeros else (number, inside)
         frames = [] if zeros else [address(number)]
-        rows = overlay(rows, frames, extents, size_bytes=length * PAGE, page_size=PAGE)
+        rows = overlay(rows, frames, columns(*extents), size_bytes=length * PAGE, page_size=PAGE)
         assert places(rows) == model
         named = {place[0] for place in model if place}
         assert rows.frames[1].tolist() == sorted(named), "used frames only, oldest first"
@@ -67,7 +75,9 @@ def test_neighbours_are_one_extent() -> None:
     rows = overlay(
         nothing(),
         [address(0)],
-        [Extent(0, 3, 0, 0), Extent(3, 2, 0, 3), Extent(5, 4, HOLE, 0), Extent(9, 1, HOLE, 0)],
+        columns(
+            Extent(0, 3, 0, 0), Extent(3, 2, 0, 3), Extent(5, 4, HOLE, 0), Extent(9, 1, HOLE, 0)
+        ),
         size_bytes=10 * PAGE,
         page_size=PAGE,
     )
@@ -76,17 +86,16 @@ def test_neighbours_are_one_extent() -> None:
 
 def test_a_page_that_is_nowhere_is_refused() -> None:
     with pytest.raises(ValueError, match="nowhere"):
-        overlay(nothing(), [], [], size_bytes=PAGE, page_size=PAGE)
+        overlay(nothing(), [], columns(), size_bytes=PAGE, page_size=PAGE)
 
 
 def test_marks_of_failed_pages_stay_with_pages_that_stay() -> None:
-    old = overlay(
-        nothing(), [address(0)], [Extent(0, 9, 0, 0)], size_bytes=9 * PAGE, page_size=PAGE
-    )
     old = MapRows.of_map(
         FileMap("base/5/1", 9 * PAGE, [address(0)], [Extent(0, 9, 0, 0)], failed=[1, 4, 8])
     )
-    new = overlay(old, [address(1)], [Extent(4, 1, 0, 0)], size_bytes=6 * PAGE, page_size=PAGE)
+    new = overlay(
+        old, [address(1)], columns(Extent(4, 1, 0, 0)), size_bytes=6 * PAGE, page_size=PAGE
+    )
     assert new.failed.tolist() == [1]
 
 

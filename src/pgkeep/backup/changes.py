@@ -20,13 +20,7 @@ _HOLE_PAGES = 16
 
 
 class RunStore(Protocol):
-    """Takes the runs of one file, or of a stretch of it, in ascending order.
-
-    ``frames`` and ``extents`` are what was stored; extents count in ``frames``.
-    """
-
-    frames: list[FrameAddress]
-    extents: list[Extent]
+    """Takes the runs of one file, or of a stretch of it, in ascending order."""
 
     def add(self, run: Run) -> None: ...
 
@@ -34,7 +28,10 @@ class RunStore(Protocol):
 
 
 class WholeRuns:
-    """Stores every page, each run as a frame; long runs of zeros are holes."""
+    """Stores every page, each run as a frame; long runs of zeros are holes.
+
+    ``frames`` and ``extents`` are what was stored; extents count in ``frames``.
+    """
 
     def __init__(self, filler: PackFiller, page_size: int) -> None:
         self._filler, self._size = filler, page_size
@@ -69,6 +66,9 @@ class ChangedPages:
 
     ``old`` has 8 bytes a page; pages beyond it are new. ``forced`` is a mask of pages that are to
     be stored again whatever they hold, or None. ``room`` is 1 MiB that nobody else uses meanwhile.
+
+    Where every fifth page has changed there are more pages than Python could look at one by one,
+    so what is done to them is done to all of a run at once.
     """
 
     def __init__(
@@ -83,14 +83,17 @@ class ChangedPages:
         self._filler, self._size = filler, page_size
         self._old, self._forced = old, forced
         self._whole = WholeRuns(filler, page_size)
-        self.frames, self.extents = self._whole.frames, self._whole.extents
+        self.frames = self._whole.frames
         self._room, self._filled = room, 0
-        self._waiting: list[tuple[int, int, int]] = []
-        self._hashes: list[bytes] = []
+        self._waiting: list[Any] = []
+        self._hashes: list[Any] = []
+        self._stored: list[Any] = []
 
     def add(self, run: Run) -> None:
-        first = run.offset // self._size
-        pages = len(run.hashes) // HASH_SIZE
+        """Store what of the run has changed, or keep it for the next frame."""
+        import numpy as np
+
+        first, pages = run.offset // self._size, -(-len(run.data) // self._size)
         old = self._old[first * HASH_SIZE : (first + pages) * HASH_SIZE]
         if self._forced is None and old == run.hashes:
             return
@@ -101,15 +104,29 @@ class ChangedPages:
             self._whole.add(run)
             return
         zeros = _mask(run.zero_runs, pages)
-        for start, end in _spans(changed & zeros):
-            self.extents.append(Extent(first + start, end - start, HOLE, 0))
-        for start, end in _spans(changed & ~zeros):
-            self._gather(run, first, start, end)
+        self._note(first + np.flatnonzero(changed & zeros), HOLE)
+        self._gather(run, first, np.flatnonzero(changed & ~zeros))
 
     def finish(self) -> None:
-        """Store what was gathered; extents are in order from now on."""
+        """Store what was gathered."""
         self._flush()
-        self.extents.sort()
+
+    def again(self, *, old: bytes, pages: Any) -> ChangedPages:
+        """The same for another look at the file, of which these pages are to be stored whatever
+        they hold. This one must be finished."""
+        import numpy as np
+
+        forced = np.zeros(len(old) // HASH_SIZE, dtype=bool)
+        forced[pages] = True
+        return ChangedPages(self._filler, self._size, old=old, forced=forced, room=self._room)
+
+    def changes(self) -> Any:
+        """What was stored, as ``overlay`` takes it: rows first page, pages, frame, page in
+        frame."""
+        import numpy as np
+
+        whole = np.array(self._whole.extents, dtype=np.int64).reshape(-1, 4).T
+        return np.concatenate((whole, *self._stored), axis=1)
 
     def _changed(self, run: Run, first: int, pages: int, old: bytes) -> Any:
         import numpy as np
@@ -122,31 +139,49 @@ class ChangedPages:
             changed[: len(forced)] |= forced
         return changed
 
-    def _gather(self, run: Run, base: int, start: int, end: int) -> None:
+    def _gather(self, run: Run, base: int, wanted: Any) -> None:
+        import numpy as np
+
         size = self._size
-        while start < end:
-            free = (RUN_BYTES - self._filled) // size
-            if not free:
+        whole = len(run.data) // size
+        pages = np.frombuffer(run.data, dtype=np.uint8, count=whole * size).reshape(-1, size)
+        room = np.frombuffer(self._room, dtype=np.uint8).reshape(-1, size)
+        hashes = np.frombuffer(run.hashes, dtype="<u8")
+        while len(wanted):
+            at = self._filled // size
+            some = wanted[: len(room) - at]
+            if not len(some):
                 self._flush()
                 continue
-            stop = min(end, start + free)
-            piece = run.data[start * size : stop * size]
-            self._room[self._filled : self._filled + len(piece)] = piece
-            self._waiting.append((base + start, stop - start, self._filled // size))
-            self._hashes.append(hashes_of(run, start, stop))
-            self._filled += len(piece)
-            start = stop
+            full = some[: len(some) - (some[-1] == whole)]
+            # With "raise" numpy would go through a copy.
+            np.take(pages, full, axis=0, out=room[at : at + len(full)], mode="clip")
+            self._filled += len(full) * size
+            if len(full) < len(some):  # the file ends within its last page, which is none
+                rest = run.data[whole * size :]
+                self._room[self._filled : self._filled + len(rest)] = rest
+                self._filled += len(rest)
+            self._waiting.append(base + some)
+            self._hashes.append(hashes[some])
+            wanted = wanted[len(some) :]
 
     def _flush(self) -> None:
+        import numpy as np
+
         if not self._waiting:
             return
-        plain = self._room[: self._filled]
-        frame = len(self.frames)
-        self.frames.append(self._filler.add_data(plain, b"".join(self._hashes)))
-        self.extents.extend(
-            Extent(page, pages, frame, inside) for page, pages, inside in self._waiting
-        )
+        plain, hashes = self._room[: self._filled], np.concatenate(self._hashes)
+        self._note(np.concatenate(self._waiting), len(self.frames))
+        self.frames.append(self._filler.add_data(plain, hashes.tobytes()))
         self._waiting, self._hashes, self._filled = [], [], 0
+
+    def _note(self, pages: Any, frame: int) -> None:
+        import numpy as np
+
+        inside = np.zeros_like(pages) if frame == HOLE else np.arange(len(pages))
+        self._stored.append(
+            np.vstack((pages, np.ones_like(pages), np.full_like(pages, frame), inside))
+        )
 
 
 def _outside_holes(
@@ -174,11 +209,3 @@ def _mask(runs: Iterable[tuple[int, int]], pages: int) -> Any:
     for first, last in runs:
         mask[first:last] = True
     return mask
-
-
-def _spans(mask: Any) -> list[tuple[int, int]]:
-    """Runs of True, as (first, one past the last)."""
-    import numpy as np
-
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.view(np.int8), [0]))))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pgkeep.backup.changes import ChangedPages, RunStore, WholeRuns
 from pgkeep.backup.layering import pages_to_store_again
@@ -40,6 +40,7 @@ from pgkeep.repository.map_rows import MapRows, overlay
 
 STRETCH_BYTES = 64 << 20
 _KEEPALIVE_SECONDS = 15.0
+_NEAR_PAGES = 8
 
 
 class Listener(Protocol):
@@ -197,15 +198,12 @@ class Copier:
     ) -> None:
         file, size = stretch.file, self._format.page_size
         old: Ancestor | None = None
-        store: RunStore = WholeRuns(filler, size)
         if stretch.is_successor and self._parents is not None:
             old = self._parents.find(file)
-        if old is not None:
-            if old.is_unread:
-                stretch.whole = CopiedFile(file, old.map, (), old.hashes, old.place, was_read=False)
-                self._listener.advance(file.size_bytes)
-                return
-            store = ChangedPages(filler, size, old=old.hashes, forced=old.forced, room=buffers[1])
+        if old is not None and old.is_unread:
+            stretch.whole = CopiedFile(file, old.map, (), old.hashes, old.place, was_read=False)
+            self._listener.advance(file.size_bytes)
+            return
         stretch.read_to = stretch.start
         try:
             handle = os.open(file.place, os.O_RDONLY)
@@ -216,9 +214,17 @@ class Copier:
             raise _unreadable(file, error) from error
         try:
             reader = RunReader(handle, buffers[0], self._format.of(file), stretch.patience)
-            self._read(stretch, reader, store)
-            if old is not None and not self._stop.is_set():
-                stretch.whole = self._succeed(stretch, reader, old, (filler, buffers[1]))
+            if old is None:
+                whole = WholeRuns(filler, size)
+                self._read(stretch, reader, whole)
+                stretch.frames, stretch.extents = whole.frames, whole.extents
+            else:
+                changes = ChangedPages(
+                    filler, size, old=old.hashes, forced=old.forced, room=buffers[1]
+                )
+                self._read(stretch, reader, changes)
+                if not self._stop.is_set():
+                    stretch.whole = self._succeed(stretch, reader, old, changes)
         except OSError as error:
             raise _unreadable(file, error) from error
         finally:
@@ -239,52 +245,49 @@ class Copier:
             if len(run.data) < length:
                 break  # it ended here; should it grow again now, then not from a page's start
         store.finish()
-        stretch.frames, stretch.extents = store.frames, store.extents
 
     def _succeed(
-        self,
-        stretch: _Stretch,
-        reader: RunReader,
-        old: Ancestor,
-        into: tuple[PackFiller, memoryview],
+        self, stretch: _Stretch, reader: RunReader, old: Ancestor, changes: ChangedPages
     ) -> CopiedFile:
         """The file as the parent's successor; what its map would read in vain is stored again."""
         file, size = stretch.file, self._format.page_size
         hashes = b"".join(stretch.hashes)
-        same = not stretch.extents and stretch.read_to == old.rows.size_bytes
+        changed = changes.changes()
+        same = not changed.shape[1] and stretch.read_to == old.rows.size_bytes
         if same and not stretch.suspects and not len(old.rows.failed) and not old.is_moving:
             # It may have been longer when it was looked at.
             found = file._replace(size_bytes=stretch.read_to)
             return CopiedFile(found, None, (), hashes, old.place)
-        rows = overlay(
-            old.rows,
-            stretch.frames,
-            stretch.extents,
-            size_bytes=stretch.read_to,
-            page_size=size,
-        )
+        length = {"size_bytes": stretch.read_to, "page_size": size}
+        rows = overlay(old.rows, changes.frames, changed, **length)
         again = pages_to_store_again(rows, page_size=size)
         if len(again):
-            store = ChangedPages(into[0], size, old=b"", forced=None, room=into[1])
-            patched = bytearray(hashes)
-            for first, last in _runs(again.tolist(), RUN_BYTES // size):
-                length = min(last * size, stretch.read_to) - first * size
-                run = reader.read(first * size, length)
-                if run is None or len(run.data) < length:
-                    break  # cut off meanwhile, within a page perhaps; what was read before stays
-                store.add(run)
-                stretch.suspects.extend(run.suspects)
-                patched[first * HASH_SIZE : first * HASH_SIZE + len(run.hashes)] = run.hashes
-            store.finish()
-            hashes = bytes(patched)
-            rows = overlay(
-                rows,
-                store.frames,
-                store.extents,
-                size_bytes=stretch.read_to,
-                page_size=size,
-            )
+            store, hashes = self._store_again(stretch, reader, again, hashes, changes)
+            rows = overlay(rows, store.frames, store.changes(), **length)
         return CopiedFile(file, rows, tuple(stretch.suspects), hashes)
+
+    def _store_again(
+        self,
+        stretch: _Stretch,
+        reader: RunReader,
+        again: Any,
+        hashes: bytes,
+        changes: ChangedPages,
+    ) -> tuple[ChangedPages, bytes]:
+        """Store these pages as they are now; returns what was stored, and the hashes of all."""
+        size = self._format.page_size
+        store = changes.again(old=hashes, pages=again)
+        patched = bytearray(hashes)
+        for first, last in _spans(again, most=RUN_BYTES // size):
+            length = min(last * size, stretch.read_to) - first * size
+            run = reader.read(first * size, length)
+            if run is None or len(run.data) < length:
+                break  # cut off meanwhile, within a page perhaps; what was read before stays
+            store.add(run)
+            stretch.suspects.extend(run.suspects)
+            patched[first * HASH_SIZE : first * HASH_SIZE + len(run.hashes)] = run.hashes
+        store.finish()
+        return store, bytes(patched)
 
     def _finish(
         self,
@@ -303,13 +306,19 @@ class Copier:
                 done(copied)
 
 
-def _runs(pages: list[int], most: int) -> Iterator[tuple[int, int]]:
-    """Neighbouring pages as (first, one past the last), at most so many together."""
-    start = 0
-    for at in range(1, len(pages) + 1):
-        if at == len(pages) or pages[at] != pages[at - 1] + 1 or at - start == most:
-            yield pages[start], pages[at - 1] + 1
-            start = at
+def _spans(pages: Any, *, most: int) -> Iterator[tuple[int, int]]:
+    """Stretches of at most so many pages, as (first, one past the last), that hold all of these;
+    between near ones, reading a few pages in vain costs less than another call."""
+    start = end = -1
+    for page in pages.tolist():
+        if start >= 0 and page <= end + _NEAR_PAGES and page < start + most:
+            end = page
+            continue
+        if start >= 0:
+            yield start, end + 1
+        start = end = page
+    if start >= 0:
+        yield start, end + 1
 
 
 def _assemble(stretches: list[_Stretch], page_size: int) -> CopiedFile | None:

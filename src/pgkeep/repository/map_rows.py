@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pgkeep.repository.map import HOLE, Extent, FileMap, FrameAddress, MapBlock
+from pgkeep.repository.map import HOLE, FileMap, FrameAddress, MapBlock
 
 PackKey = tuple[str, int]
 _NOWHERE = -2
@@ -96,22 +96,23 @@ class MapRows(NamedTuple):
 def overlay(
     old: MapRows,
     frames: Sequence[FrameAddress],
-    changes: Sequence[Extent],
+    changes: Any,
     *,
     size_bytes: int,
     page_size: int,
 ) -> MapRows:
     """The map of the same file with some pages in other frames, and another length.
 
-    ``changes`` ascend and do not overlap; their frames count in ``frames``, which are newer than
-    all of ``old``'s. What was beyond the old end must be among them. Frames that no page is taken
+    ``changes`` has rows first page, pages, frame, page in frame, in any order, and no page twice;
+    its frames count in ``frames``, which are newer than all of ``old``'s. What was beyond the old
+    end must be among them. Frames that no page is taken
     from any more are gone. Raises ValueError for a page that is nowhere.
     """
     import numpy as np
 
     pages = -(-size_bytes // page_size)
     owner, inside = old.frames_of_pages(pages)
-    first, count, frame, start = np.array(changes, dtype=np.int64).reshape(-1, 4).T
+    first, count, frame, start = changes
     known = old.frames.shape[1]
     total = int(count.sum())
     places = np.repeat(first - np.cumsum(count) + count, count) + np.arange(total)
