@@ -21,12 +21,16 @@ pytestmark = pytest.mark.majors(18)
 
 
 def test_a_second_backup_is_refused_and_leaves_nothing(site: Site) -> None:
+    def kept() -> list[str]:
+        found = [info.key for info in site.store.list(site.layout.root)]
+        return [key for key in found if "/wal/" not in key]  # the first one's may arrive now
+
     def second() -> None:
-        before = [info.key for info in site.store.list(site.layout.root)]
+        before = kept()
         with pytest.raises(BackupRunning) as caught:
             site.backup(lease_seconds=2)
         assert caught.value.exit_code == 72
-        assert [info.key for info in site.store.list(site.layout.root)] == before
+        assert kept() == before
 
     first = site.backup(lease_seconds=2, progress=Steered(at="copying", do=second))
     assert [backup.id for backup in site.listed()] == [first.head.backup]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgkeep.backup.proof import wait_for_segments
+from pgkeep.backup.proof import Arrival
 from pgkeep.errors import ArchivingNotWorking, ServerError
 from pgkeep.repository.identity import Repository
 from tests.repository.kit import LAYOUT, make_repository, put_wal
@@ -51,17 +51,15 @@ class World:
         self.kept_alive += 1
 
     def wait(self, numbers: Iterable[int]) -> float:
-        wait_for_segments(
+        Arrival(
             self.repository,
             LAYOUT,
             [name(number) for number in numbers],
             timeout_seconds=TIMEOUT,
             connection=self,  # type: ignore[arg-type]
             due=self.due,
-            keepalive=self.keepalive,
             clock=lambda: self.now,
-            sleep=self.sleep,
-        )
+        ).wait(keepalive=self.keepalive, sleep=self.sleep)
         return self.now
 
 

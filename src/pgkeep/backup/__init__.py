@@ -2,5 +2,5 @@
 
 The words of this package are *source* (the data directory as it was walked), *run* (up to 1 MiB
 of one file, read, checked, hashed and packed while it is in the cache) and *proof* (WAL that is
-seen in the repository, before the copy and after).
+seen in the repository, while the copy begins and after it).
 """

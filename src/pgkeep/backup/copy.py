@@ -132,11 +132,13 @@ class Copier:
         files: Iterable[SourceFile],
         *,
         done: Callable[[CopiedFile], None],
-        keepalive: Callable[[], None],
+        keepalive: Callable[[], float | None],
+        first: float | None = None,
     ) -> None:
         """Copy all files; ``done`` is called once for each that did not vanish, one at a time.
 
-        ``keepalive`` is called every 15 s from this thread. Raises the first error of any worker,
+        ``keepalive`` is called every 15 s from this thread, or after as many seconds as it
+        returned, and ``first`` says for its first call. Raises the first error of any worker,
         after all of them have stopped.
         """
         gatherings: dict[str, _Gathering] = {}
@@ -159,12 +161,13 @@ class Copier:
             # Within the try from the first thread on: a signal may come at any moment, and leaving
             # the pool waits for the threads.
             try:
-                pending = {pool.submit(work) for _ in range(self._jobs)}
+                pending, pause = {pool.submit(work) for _ in range(self._jobs)}, first
                 while pending:
-                    finished, pending = wait(pending, timeout=_KEEPALIVE_SECONDS)
+                    seconds = _KEEPALIVE_SECONDS if pause is None else pause
+                    finished, pending = wait(pending, timeout=seconds)
                     for future in finished:
                         future.result()
-                    keepalive()
+                    pause = keepalive()
             except BaseException as error:
                 self._give_up(error)
                 raise

@@ -1,5 +1,5 @@
-"""Proof that WAL arrives in the repository: before the copy, so that a broken archive command
-costs seconds and not hours, and after it, because a backup without its WAL is none.
+"""Proof that WAL arrives in the repository: while the copy begins, so that a broken archive command
+costs a minute and not hours, and after it, because a backup without its WAL is none.
 
 The server's word is not taken for it (``pg_stat_archiver`` may praise another archive): the
 segments are looked for where a restore will look for them. Its denial is: while it has yet to
@@ -67,40 +67,61 @@ def check_archiving(facts: ServerFacts) -> None:
     )
 
 
-def wait_for_segments(
-    repository: Repository,
-    layout: Layout,
-    names: Sequence[str],
-    *,
-    timeout_seconds: float,
-    connection: ServerConnection,
-    due: Path | None = None,
-    keepalive: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Return when every segment is stored, and none of them is waiting to be archived.
+class Arrival:
+    """The arrival of some segments: each of them stored, and none waiting to be archived.
 
     ``due`` is the folder in which the server notes what is (``pg_wal/archive_status``); without it
     only the repository is asked. The timeout starts again with each that arrives, and with each
-    file that the archiver does before it comes to them. ``keepalive`` is called at every look.
-    Raises ``ArchivingNotWorking``, with what the server says of its last failure, and
-    ``LocalIOError``.
+    file that the archiver does before it comes to them. Used by one thread, that of ``connection``.
     """
-    missing = set(names)
-    deadline, pause = clock() + timeout_seconds, _FIRST_PAUSE_SECONDS
-    archiver = _archiver_state(connection)
-    while missing := missing - (arrived := _arrived(repository, layout, missing, due)):
-        before, archiver = archiver, _archiver_state(connection)
-        on_its_way = before and archiver and archiver.is_on_its_way(before, min(missing))
+
+    def __init__(
+        self,
+        repository: Repository,
+        layout: Layout,
+        names: Sequence[str],
+        *,
+        timeout_seconds: float,
+        connection: ServerConnection,
+        due: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._repository, self._layout, self._due = repository, layout, due
+        self._connection, self._clock = connection, clock
+        self._missing = set(names)
+        self._timeout = timeout_seconds
+        self._deadline, self._pause = clock() + timeout_seconds, _FIRST_PAUSE_SECONDS
+        self._archiver = _archiver_state(connection)
+
+    def look(self) -> float | None:
+        """Seconds until another look is worth while; None when all are there.
+
+        Raises ``ArchivingNotWorking``, with what the server says of its last failure, and
+        ``LocalIOError``.
+        """
+        arrived = _arrived(self._repository, self._layout, self._missing, self._due)
+        self._missing -= arrived
+        if not self._missing:
+            return None
+        before, self._archiver = self._archiver, _archiver_state(self._connection)
+        now, archiver = self._clock(), self._archiver
+        on_its_way = before and archiver and archiver.is_on_its_way(before, min(self._missing))
         if arrived or on_its_way:
-            deadline = clock() + timeout_seconds
-        pause = _FIRST_PAUSE_SECONDS if arrived else min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-        if clock() >= deadline:
-            url = repository.store.url
-            raise _not_archived(sorted(missing), timeout_seconds, archiver=archiver, url=url)
-        sleep(pause)
-        keepalive()
+            self._deadline = now + self._timeout
+        if now >= self._deadline:
+            url = self._repository.store.url
+            raise _not_archived(sorted(self._missing), self._timeout, archiver=archiver, url=url)
+        longer = min(self._pause * 1.5, _LONGEST_PAUSE_SECONDS)
+        self._pause = _FIRST_PAUSE_SECONDS if arrived else longer
+        return self._pause
+
+    def wait(
+        self, *, keepalive: Callable[[], object], sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        """Return when all are there; ``keepalive`` is called at every look. Raises as ``look``."""
+        while (pause := self.look()) is not None:
+            sleep(pause)
+            keepalive()
 
 
 def _arrived(repository: Repository, layout: Layout, names: set[str], due: Path | None) -> set[str]:

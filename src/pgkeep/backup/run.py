@@ -1,9 +1,9 @@
 """One backup, from the first question to the second copy of the manifest.
 
-The order is the promise: prove that the directory is the server's and that WAL arrives; copy;
-stop; see every segment from start to stop in the repository; have every pack stored; only then
-create the manifest, twice. Whatever happens before that leaves packs that nobody names, or only a
-partial manifest, from which the next backup goes on.
+The order is the promise: prove that the directory is the server's; copy, and prove meanwhile that
+WAL arrives; stop; see every segment from start to stop in the repository; have every pack stored;
+only then create the manifest, twice. Whatever happens before that leaves packs that nobody names,
+or only a partial manifest, from which the next backup goes on.
 """
 
 from __future__ import annotations

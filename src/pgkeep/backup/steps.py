@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from pgkeep.backup.packing import PackFiller, PackStream
 from pgkeep.backup.parents import Parents
 from pgkeep.backup.pins import Pin
 from pgkeep.backup.prepare import boot_facts, prove_data_directory, recorded_facts
-from pgkeep.backup.proof import wait_for_segments
+from pgkeep.backup.proof import Arrival
 from pgkeep.backup.publish import describe, publish
 from pgkeep.backup.reader import RUN_BYTES
 from pgkeep.backup.source import CONTROL_FILE, Source, SourceFile, outside_file, walk_data_directory
@@ -143,6 +143,7 @@ class _Steps:
     ) -> None:
         self._attempt, self._connection, self._pin = attempt, connection, pin
         self._stream, self._parents, self._cache = stream, parents, cache
+        self._proof: Arrival | None = None
         self._collector = MapCollector(
             stream, attempt.manifest, page_size=attempt.facts.block_size, keep_blocks=True
         )
@@ -156,7 +157,7 @@ class _Steps:
         self._add_packs()
         self._describe(source)
         attempt.progress.phase("waiting for the backup's last WAL to arrive")
-        self._wait(started, stopped.stop_lsn, self._pin.renew)
+        self._arrival(started, stopped.stop_lsn).wait(keepalive=self._pin.renew)
         head = publish(attempt, started, stopped, pin=self._pin)
         failed = tuple(sorted(self._collector.failed))
         return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
@@ -179,7 +180,7 @@ class _Steps:
         if not started.from_standby:
             attempt.progress.phase("checking that WAL arrives in the repository")
             session.switch_wal()
-            self._wait(started, started.start_lsn, session.keepalive)
+            self._proof = self._arrival(started, started.start_lsn)
         return started
 
     def _copy(self, session: BackupSession, started: StartedBackup) -> Source:
@@ -199,17 +200,28 @@ class _Steps:
         )
         before = time.monotonic()
 
-        def keepalive() -> None:
+        def keepalive() -> float | None:
             session.keepalive()
             self._pin.renew()
             unfinished.publish_when_due()
+            return self._prove()
 
         try:
-            copier.copy(files, done=self._done, keepalive=keepalive)
+            copier.copy(files, done=self._done, keepalive=keepalive, first=self._prove())
         finally:
             unfinished.close()
         attempt.copy_seconds = time.monotonic() - before
         return source
+
+    def _prove(self) -> float | None:
+        """Whether WAL arrives; seconds until another look, None when that is certain.
+
+        The copy need not wait for it, and what is copied before a refusal is not lost.
+        """
+        pause = self._proof.look() if self._proof is not None else None
+        if pause is None:
+            self._proof = None
+        return pause
 
     def _files(self) -> tuple[Source, list[SourceFile]]:
         attempt, facts, pgdata = self._attempt, self._attempt.facts, self._attempt.directory.path
@@ -304,20 +316,19 @@ class _Steps:
         manifest.add_fact("hash", {"kind": kind, "shown": shown.hex()})
         manifest.add_fact("reading", {"since_whole": self._parents.since_whole_read})
 
-    def _wait(self, started: StartedBackup, stop: Lsn, keepalive: Callable[[], None]) -> None:
-        """Until the WAL from the start to ``stop`` is stored."""
+    def _arrival(self, started: StartedBackup, stop: Lsn) -> Arrival:
+        """Of the WAL from the start to ``stop``."""
         attempt = self._attempt
         size = attempt.facts.wal_segment_size
         # A standby's WAL is the primary's, which archives it, too.
         due = None if started.from_standby else attempt.directory.path / "pg_wal/archive_status"
-        wait_for_segments(
+        return Arrival(
             attempt.repository,
             attempt.layout,
             list(segments_between(started.start_lsn, stop, started.timeline, size)),
             timeout_seconds=attempt.options.archive_timeout,
             connection=self._connection,
             due=due,
-            keepalive=keepalive,
         )
 
 
