@@ -212,7 +212,7 @@ class Table:
 
     def __init__(self, layers: Layers, folder: Path) -> None:
         landing = Landing(layers.repository, layers.manifest(), folder / "into")
-        packs = Packs(layers.repository, LAYOUT)
+        packs = Packs(layers.repository, LAYOUT, workers=1)
         self._assembler = Assembler(FrameSource(packs), page_size=layers.page_size)
         pages = assembling.region_pages(layers.page_size)
         (found,) = landing.maps.blocks()

@@ -1,4 +1,9 @@
-"""Getting frames out of packs: a request for each pack, however many frames of it are wanted.
+"""Getting frames out of packs: few large requests, some of them under way while others are used.
+
+A unit's frames are wanted in the order of the file's pages. They are fetched in portions of that
+order, each of about what one request to the store should carry, and while a portion is used the
+next one is on its way, the first of the next unit included. Within a portion there is a request for
+each pack, all at once. So a store that takes a while to answer is waited for once, at the start.
 
 What is asked for at once is bounded by bytes, since a map may name as many frames as it likes.
 """
@@ -7,7 +12,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -16,16 +24,20 @@ from pgkeep.restore.units import Frames, Unit
 from pgkeep.seal.envelope import DATA, PREFIX_SIZE, FrameOpener, Scratch, damaged
 from pgkeep.storage.interface import Buffer
 
-FETCH_BYTES = 8 << 20
 # To open a pack its key has to be unwrapped; ten terabytes are more packs than should be kept open.
 _OPEN_PACKS = 512
+_REQUESTS_PER_WORKER = 4
+_MOST_REQUESTS = 64
 
 
 class Packs:
-    """The packs of a backup, for all workers."""
+    """The packs of a backup, for so many workers. Use it in a ``with``."""
 
-    def __init__(self, repository: Repository, layout: Layout) -> None:
+    def __init__(self, repository: Repository, layout: Layout, *, workers: int) -> None:
         self._store, self._layout = repository.store, layout
+        self.portion_bytes = repository.store.request_bytes
+        threads = min(workers * _REQUESTS_PER_WORKER, _MOST_REQUESTS)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
         keyring = repository.keyring
 
         @lru_cache(_OPEN_PACKS)
@@ -34,7 +46,30 @@ class Packs:
 
         self.opener = opener
 
-    def read(self, pack: PackInfo, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def ask(self, frames: Frames, wanted: Sequence[int]) -> _Asked:
+        """Begin to fetch some frames; at most a few portions' worth."""
+        by_pack: dict[PackInfo, list[int]] = defaultdict(list)
+        for frame in wanted:
+            by_pack[frames.packs[frame]].append(frame)
+        requests = []
+        for pack, members in by_pack.items():
+            members.sort(key=frames.offset.__getitem__)
+            ranges = [(frames.offset[f] + PREFIX_SIZE, frames.stored[f]) for f in members]
+            requests.append((members, self._pool.submit(self._read, pack, ranges)))
+        return _Asked(requests)
+
+    def _read(self, pack: PackInfo, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
         """Bytes of a pack by (offset, length). Raises ``DamagedObject`` where it ends too early."""
         key = pack.key(self._layout)
         found = self._store.get_ranges(key, ranges)
@@ -44,54 +79,133 @@ class Packs:
         return found
 
 
+class _Asked(NamedTuple):
+    """Frames that are on their way, by the request that brings them."""
+
+    requests: list[tuple[list[int], Future[Sequence[Buffer]]]]
+
+    def result(self) -> dict[int, Buffer]:
+        """The stored bytes of each. Raises what a request raised."""
+        found: dict[int, Buffer] = {}
+        for members, future in self.requests:
+            found.update(zip(members, future.result(), strict=True))
+        return found
+
+    def forget(self) -> None:
+        """Nobody wants them any more."""
+        for _, future in self.requests:
+            future.cancel()
+
+
+class _Reading:
+    """A unit's frames on their way, portion after portion, one ahead of those that are used."""
+
+    def __init__(self, packs: Packs, unit: Unit) -> None:
+        self.unit = unit
+        self._packs = packs
+        self._portions = list(portions(unit.frames, _in_order(unit), most=packs.portion_bytes))
+        self._portion_of = {
+            frame: number for number, portion in enumerate(self._portions) for frame in portion
+        }
+        self._found: dict[int, Buffer] = {}
+        self._reached = -1
+        self._asked = self._ask(0)
+
+    def get(self, frame: int) -> Buffer | None:
+        """The stored bytes of a frame, once; None if it does not come this way (any more)."""
+        while frame not in self._found and self._reached < self._portion_of.get(frame, -1):
+            assert self._asked is not None
+            self._found.update(self._asked.result())
+            self._reached += 1
+            self._asked = self._ask(self._reached + 1)
+        return self._found.pop(frame, None)
+
+    def forget(self) -> None:
+        """Nobody wants the rest."""
+        if self._asked is not None:
+            self._asked.forget()
+
+    def _ask(self, number: int) -> _Asked | None:
+        if number == len(self._portions):
+            return None
+        return self._packs.ask(self.unit.frames, self._portions[number])
+
+
 class FrameSource:
     """One worker's way to the frames of the unit that it works on."""
 
     def __init__(self, packs: Packs) -> None:
         self._packs = packs
         self._scratch = Scratch()
-        self._frames: Frames
-        self._ahead: dict[int, Buffer] = {}
+        self._reading: _Reading | None = None
+        self._next: _Reading | None = None
+
+    def prepare(self, unit: Unit) -> None:
+        """Begin to fetch what the worker comes to next."""
+        self._next = _Reading(self._packs, unit)
 
     def begin(self, unit: Unit) -> None:
-        """Turn to another unit. All frames of a bundle are fetched now."""
-        self._frames = unit.frames
-        self._ahead = self._fetch(range(len(unit.frames.number))) if unit.bundled else {}
+        """Turn to another unit."""
+        if self._reading is not None:
+            self._reading.forget()
+        if self._next is None or self._next.unit is not unit:
+            self.prepare(unit)
+        self._reading, self._next = self._next, None
 
     def stored(self, wanted: Sequence[int]) -> Iterator[tuple[int, Buffer]]:
-        """(frame, stored bytes) of the wanted frames, in this order, each of them once."""
-        for frames in self._portions(wanted):
-            found = self._fetch([frame for frame in frames if frame not in self._ahead])
-            for frame in frames:
-                yield frame, found.pop(frame) if frame in found else self._ahead.pop(frame)
+        """(frame, stored bytes) of the wanted frames, in this order."""
+        assert self._reading is not None
+        frames = self._reading.unit.frames
+        for some in portions(frames, wanted, most=self._packs.portion_bytes):
+            ready = ((frame, self._reading.get(frame)) for frame in some)
+            found = {frame: data for frame, data in ready if data is not None}
+            again = [frame for frame in some if frame not in found]
+            if again:
+                found.update(self._packs.ask(frames, again).result())
+            for frame in some:
+                yield frame, found.pop(frame)
 
     def open_into(self, frame: int, stored: Buffer, target: memoryview) -> None:
         """The frame's plain bytes, verified, into ``target``, which has their length."""
-        opener = self._packs.opener(self._frames.packs[frame])
-        number = self._frames.number[frame]
+        assert self._reading is not None
+        frames = self._reading.unit.frames
+        opener = self._packs.opener(frames.packs[frame])
+        number = frames.number[frame]
         opener.open_into(stored, target, number=number, kind=DATA, scratch=self._scratch)
 
-    def _portions(self, wanted: Sequence[int]) -> Iterator[list[int]]:
-        portion: list[int] = []
-        size = 0
-        for frame in wanted:
-            stored = self._frames.stored[frame]
-            if portion and size + stored > FETCH_BYTES:
-                yield portion
-                portion, size = [], 0
-            portion.append(frame)
-            size += stored
-        if portion:
-            yield portion
 
-    def _fetch(self, wanted: Sequence[int]) -> dict[int, Buffer]:
-        frames = self._frames
-        by_pack: dict[PackInfo, list[int]] = defaultdict(list)
-        for frame in wanted:
-            by_pack[frames.packs[frame]].append(frame)
-        found: dict[int, Buffer] = {}
-        for pack, members in by_pack.items():
-            members.sort(key=frames.offset.__getitem__)
-            ranges = [(frames.offset[f] + PREFIX_SIZE, frames.stored[f]) for f in members]
-            found.update(zip(members, self._packs.read(pack, ranges), strict=True))
-        return found
+def portions(frames: Frames, wanted: Sequence[int], *, most: int) -> Iterator[list[int]]:
+    """The frames in their order, so many at once that their stored bytes are at most ``most``."""
+    portion: list[int] = []
+    size = 0
+    for frame in wanted:
+        stored = frames.stored[frame]
+        if portion and size + stored > most:
+            yield portion
+            portion, size = [], 0
+        portion.append(frame)
+        size += stored
+    if portion:
+        yield portion
+
+
+def _in_order(unit: Unit) -> list[int]:
+    """The frames of a unit's parts as their pages come, without those that a part before needs."""
+    import numpy as np
+
+    used = np.unique(np.concatenate([_frames_in(part) for part in unit.parts]))
+    begin = unit.frames.begin[used]
+    if len(unit.parts) == 1:
+        fresh = begin >= unit.parts[0].start
+        used, begin = used[fresh], begin[fresh]
+        return used[np.argsort(begin, kind="stable")].tolist()  # type: ignore[no-any-return]
+    return used.tolist()  # type: ignore[no-any-return]
+
+
+def _frames_in(part: Any) -> Any:
+    """The frames of the extents that a part has."""
+    rows = slice(
+        max(int(part.first.searchsorted(part.start, side="right")) - 1, 0),
+        int(part.first.searchsorted(part.end)),
+    )
+    return part.frame[rows]

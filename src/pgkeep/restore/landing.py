@@ -12,7 +12,8 @@ file wait for its inode's lock. Who finds nothing else to do takes a part from w
 A frame is verified before a byte of it is written: AES-GCM if sealed, zstd's checksum and length
 always. Files are made in their full size first, so what is not written stays a hole. Every handle
 that was written through is synced while the workers go on (``syncing.py``). Memory is the workers':
-a region each, what it is made from, and the map block whose files are being handed out.
+a region each, what it is made from, what is fetched ahead (``fetching.py``), and the map block
+whose files are being handed out.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Lander:
         own: Callable[[int], None],
         advance: Callable[[int], None],
     ) -> None:
-        self._packs = Packs(repository, layout)
+        self._repository, self._layout = repository, layout
         self._maps, self._place, self._own = maps, place, own
         self._advance = advance
         self._lock = threading.Lock()
@@ -73,14 +74,21 @@ class Lander:
         raises) after all have stopped.
         """
         threads = jobs * _THREADS_PER_JOB
-        with Syncer() as syncer, closing(self._tasks()) as tasks:
+        with (
+            Packs(self._repository, self._layout, workers=threads) as packs,
+            Syncer() as syncer,
+            closing(self._tasks()) as tasks,
+        ):
             shares = _Shares(tasks, threads)
 
             def work(number: int) -> None:
-                worker = _Worker(self, self._packs, syncer, page_size=self._maps.page_size)
+                worker = _Worker(self, packs, syncer, page_size=self._maps.page_size)
                 try:
-                    while (unit := shares.next(number)) is not None:
-                        worker.land(unit)
+                    unit = shares.next(number)
+                    while unit is not None:
+                        following = shares.next(number)
+                        worker.land(unit, following)
+                        unit = following
                 except BaseException:
                     shares.stop()
                     raise
@@ -177,10 +185,14 @@ class _Worker:
 
     def __init__(self, lander: Lander, packs: Packs, syncer: Syncer, *, page_size: int) -> None:
         self._lander, self._syncer, self._page_size = lander, syncer, page_size
-        self._assembler = Assembler(FrameSource(packs), page_size=page_size)
+        self._source = FrameSource(packs)
+        self._assembler = Assembler(self._source, page_size=page_size)
 
-    def land(self, unit: Unit) -> None:
+    def land(self, unit: Unit, following: Unit | None) -> None:
+        """Write the files of ``unit``, while what ``following`` begins with is on its way."""
         self._assembler.begin(unit)
+        if following is not None:
+            self._source.prepare(following)
         for part in unit.parts:
             self._land(part)
 

@@ -83,7 +83,7 @@ class FaultyStore(Store):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
-        self.url = store.url
+        self.url, self.request_bytes = store.url, store.request_bytes
         self.calls: Counter[tuple[str, str]] = Counter()
         self._plan = list(plan)
         self._seen = [0] * len(self._plan)

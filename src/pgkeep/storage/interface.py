@@ -54,6 +54,8 @@ class Store(ABC):
     """
 
     url: str
+    request_bytes: int = 4 << 20
+    """How many bytes a request to read should carry, so that its latency does not count."""
 
     @property
     @abstractmethod

@@ -61,7 +61,7 @@ class RetryingStore(Store):
         cancelled: Event | None = None,
     ) -> None:
         self.store = store
-        self.url = store.url
+        self.url, self.request_bytes = store.url, store.request_bytes
         self.deadline_seconds = deadline_seconds
         self._clock = clock
         self._sleep = sleep
