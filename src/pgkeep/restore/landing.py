@@ -57,6 +57,7 @@ class Lander:
         own: Callable[[int], None],
         advance: Callable[[int], None],
     ) -> None:
+        self._store = repository.store
         self._packs = Packs(repository, layout)
         self._maps, self._place, self._own = maps, place, own
         self._advance = advance
@@ -83,6 +84,7 @@ class Lander:
                         worker.land(unit)
                 except BaseException:
                     shares.stop()
+                    self._store.stop_waiting()
                     raise
 
             with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:

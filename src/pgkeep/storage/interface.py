@@ -61,9 +61,7 @@ class Store(ABC):
         """What this store can promise; the first look may try it out with small writes."""
 
     @abstractmethod
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """Store the object durably; returns its etag. With ``if_absent``, ``ObjectExists`` if
         there is one.
 
@@ -118,6 +116,10 @@ class Store(ABC):
         except ObjectNotFound:
             return False
         return True
+
+    def stop_waiting(self) -> None:  # noqa: B027 - most stores never wait
+        """The work has failed: a call that waits to be tried again raises, and none waits any
+        more. For good, so whoever goes on to other work opens the store anew."""
 
     def close(self) -> None:  # noqa: B027 - most stores hold nothing
         """Release connections; the store is not used afterwards."""
