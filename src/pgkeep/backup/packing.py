@@ -71,10 +71,11 @@ class PackStream:
         """Make everybody who works on this stream, or waits for a buffer, raise ``error``.
 
         The first failure is kept. It may be any exception: what a thread of ours swallowed would
-        be a pack that is missing.
+        be a pack that is missing. Nor does anybody wait any more for a store that is away.
         """
         with self._lock:
             self.failure = self.failure or error
+        self._repository.store.stop_waiting()
 
     def abort(self) -> None:
         """Give up: nothing new is begun; what is being stored is harmless."""

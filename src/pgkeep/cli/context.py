@@ -13,11 +13,14 @@ from pgkeep.config import SETTINGS, Settings, load_settings
 
 if TYPE_CHECKING:
     from pgkeep.cli.progress import ShownProgress
+    from pgkeep.storage.outage import Outages
+    from pgkeep.storage.stop import Stop
 
 
 class Context:
     """The surroundings of one command. ``program`` is how this very program can be called again,
-    by absolute paths; ``owner_uid`` is as whom it works.
+    by absolute paths; ``owner_uid`` is as whom it works. ``stop`` is set when the command is to
+    end. ``shown`` is the listener of the operation that runs, if any does.
     """
 
     def __init__(
@@ -28,12 +31,15 @@ class Context:
         environ: Mapping[str, str],
         program: tuple[str, ...],
         owner_uid: int,
+        stop: Stop | None = None,
     ) -> None:
         self.args = args
         self.output = output
         self.environ = environ
         self.program = program
         self.owner_uid = owner_uid
+        self.shown: ShownProgress | None = None
+        self._stop = stop
         # Files that options name, read while we were root.
         self.texts: dict[str, str] = {}
         self.verbose: bool = getattr(args, "verbose", False)
@@ -58,4 +64,14 @@ class Context:
         """A listener for an operation, to be used in a ``with``."""
         from pgkeep.cli.progress import make_progress
 
-        return make_progress(getattr(self.args, "progress", "auto"), self.output, self.log)
+        mode = getattr(self.args, "progress", "auto")
+        self.shown = make_progress(mode, self.output, self.log)
+        return self.shown
+
+    @cached_property
+    def outages(self) -> Outages:
+        """How the command gets through its store's outages."""
+        from pgkeep.cli.outages import outages_of
+        from pgkeep.storage.stop import Stop
+
+        return outages_of(self, self._stop or Stop())

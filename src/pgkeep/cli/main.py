@@ -1,7 +1,8 @@
 """Dispatch: find the command, import its module only, run it, and say how it ended.
 
-Signals become exceptions, so that every ``with`` and ``finally`` below gets its turn: Ctrl-C ends
-with 130, SIGTERM with 143, and a reader that went away (``pgkeep list | head``) with 141, quietly.
+Signals become exceptions, so that every ``with`` and ``finally`` below gets its turn, and whatever
+waits for a store in another thread stops waiting: Ctrl-C ends with 130, SIGTERM with 143, and a
+reader that went away (``pgkeep list | head``) with 141, quietly.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pgkeep.cli.context import Context
 from pgkeep.cli.output import Output, close_quietly
 from pgkeep.cli.table import Command
 from pgkeep.errors import Interrupted, PgkeepError
+from pgkeep.storage.stop import Stop
 
 EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143
 
@@ -42,9 +44,12 @@ def main(arguments: Sequence[str], *, environ: Mapping[str, str] | None = None) 
         as_json="--json" in arguments, environ=os.environ if environ is None else environ
     )
     verbose = bool({"-v", "--verbose"} & set(arguments))
-    signal.signal(signal.SIGTERM, _terminate)
+    stop = Stop()
+    _end_on_signals(stop)
     try:
-        return _run(arguments, output, environ=os.environ if environ is None else environ)
+        return _run(
+            arguments, output, environ=os.environ if environ is None else environ, stop=stop
+        )
     except BrokenPipeError:
         close_quietly(output.stdout)
         return EXIT_PIPE
@@ -56,7 +61,9 @@ def main(arguments: Sequence[str], *, environ: Mapping[str, str] | None = None) 
         return failure.report(error, output, verbose=verbose)
 
 
-def _run(arguments: Sequence[str], output: Output, *, environ: Mapping[str, str]) -> int:
+def _run(
+    arguments: Sequence[str], output: Output, *, environ: Mapping[str, str], stop: Stop
+) -> int:
     from pgkeep.cli import parsing
 
     command, rest = parsing.split_command(arguments)
@@ -65,7 +72,12 @@ def _run(arguments: Sequence[str], output: Output, *, environ: Mapping[str, str]
     module = parsing.load_command(command)
     args = parsing.command_parser(command, module).parse_args(rest)
     context = Context(
-        args, output, environ=environ, program=own_program(sys.argv[0]), owner_uid=os.geteuid()
+        args,
+        output,
+        environ=environ,
+        program=own_program(sys.argv[0]),
+        owner_uid=os.geteuid(),
+        stop=stop,
     )
     if command.as_owner and os.geteuid() == 0:
         _become_owner(context, command)
@@ -114,5 +126,12 @@ def _command_of(arguments: Sequence[str]) -> str:
     return "" if at is None else arguments[at]
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _end_on_signals(stop: Stop) -> None:
+    def handler(number: int, _frame: FrameType | None) -> NoReturn:
+        stop.set()
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handler)
+    # A shell has it ignored in what it starts in the background, and so it stays.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)

@@ -53,6 +53,11 @@ class Output:
             print(f"Warning: {text}", file=self.stderr)
         self.stderr.flush()
 
+    def tell(self, text: str) -> None:
+        """A sentence beside the result, which is good to know."""
+        line = as_json({"note": text}, indent=None) if self.json else text
+        print(line, file=self.stderr, flush=True)
+
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns wide enough for what they hold; no frames and no padding, so it pastes well."""
         widths = [max(len(row[i]) for row in (titles, *rows)) for i in range(len(titles))]

@@ -63,6 +63,11 @@ class ShownProgress:
             self.warnings.append(text)
             self._output.warn(text)
 
+    def tell(self, text: str) -> None:
+        """A sentence that is good to know, and no warning."""
+        with self._lock:
+            self._output.tell(text)
+
     def __enter__(self) -> Self:
         return self
 
@@ -171,6 +176,10 @@ class BarProgress(ShownProgress):
         with self._lock:
             self.warnings.append(text)
             self._print_above(f"Warning: {text}")
+
+    def tell(self, text: str) -> None:
+        with self._lock:
+            self._print_above(text)
 
     def _end_phase(self) -> None:
         if self._bar is not None:

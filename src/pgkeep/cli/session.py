@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pgkeep.postgres.connection import ServerConnection
     from pgkeep.repository.identity import Repository, Unlock
     from pgkeep.storage.interface import Store
+    from pgkeep.storage.outage import Outages
 
 
 class OwnedHostState(HostState):
@@ -48,19 +49,29 @@ def open_host_state(settings: Settings, owner_uid: int) -> HostState:
     return HostState(directory, given_key=given)
 
 
-def open_store(settings: Settings, *, create: bool = False) -> Store:
-    """The store that PGKEEP_REPO names. Raises ``ConfigError`` when it is not set."""
+def open_store(
+    settings: Settings, *, create: bool = False, outages: Outages | None = None
+) -> Store:
+    """The store that PGKEEP_REPO names, as persistent as ``cli/outages.py`` says.
+
+    Opening is not tried again: a directory that is missing is rather not mounted than away.
+    Raises ``ConfigError`` when PGKEEP_REPO is not set, and what opening raises.
+    """
+    from pgkeep.cli.outages import PATIENCE_SECONDS
     from pgkeep.storage import open_store as open_url
+    from pgkeep.storage.checked import CheckedStore
+    from pgkeep.storage.retry import RetryingStore
 
     if settings.repo is None:
         raise ConfigError(
             "No repository is named.",
             remedy="Set PGKEEP_REPO, or give --repo, for example file:///var/backups/pgkeep.",
         )
-    return open_url(settings.repo, create=create)
+    store = CheckedStore(open_url(settings.repo, create=create))
+    return RetryingStore(store, deadline_seconds=PATIENCE_SECONDS, outages=outages)
 
 
-def open_repo(settings: Settings, owner_uid: int) -> Repository:
+def open_repo(settings: Settings, owner_uid: int, *, outages: Outages | None = None) -> Repository:
     """The repository with every key that the settings open.
 
     Raises ``NoRepository``, ``KeysChanged``, ``WrongIdentity``, ``ConfigError``, ``StoreError``.
@@ -68,7 +79,8 @@ def open_repo(settings: Settings, owner_uid: int) -> Repository:
     from pgkeep.repository.identity import open_repository
 
     host = open_host_state(settings, owner_uid)
-    return open_repository(open_store(settings), host, unlock=unlock_of(settings))
+    store = open_store(settings, outages=outages)
+    return open_repository(store, host, unlock=unlock_of(settings))
 
 
 def identity_text(settings: Settings) -> str | None:

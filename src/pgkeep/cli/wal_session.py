@@ -43,15 +43,17 @@ def become_owner_of(pgdata: str) -> None:
 
 
 def open_store_of(settings: Settings) -> Store:
-    """The store that PGKEEP_REPO names. Raises ``ConfigError``, and what opening raises."""
+    """The store that PGKEEP_REPO names. It tries nothing again: the whole of a run is, by
+    ``archive/patience.py``. Raises ``ConfigError``, and what opening raises."""
     if settings.repo is None:
         raise ConfigError(
             "No repository is named.",
             remedy="Set PGKEEP_REPO for the server, or name it in /etc/pgkeep/pgkeep.toml.",
         )
     from pgkeep.storage import open_store
+    from pgkeep.storage.checked import CheckedStore
 
-    return open_store(settings.repo)
+    return CheckedStore(open_store(settings.repo))
 
 
 def open_to_write(store: Store, settings: Settings, state: Path) -> Repository:

@@ -91,6 +91,7 @@ class Lander:
                         unit = following
                 except BaseException:
                     shares.stop()
+                    self._repository.store.stop_waiting()
                     raise
 
             with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:

@@ -10,66 +10,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
 from fnmatch import fnmatchcase
-from functools import partial
-from random import Random
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from pgkeep.errors import ObjectNotFound, StoreDenied, StoreError, StoreFull, StoreUnavailable
-from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, Store
+from pgkeep.errors import StoreError
+from pgkeep.storage.faults import RAISED
+from pgkeep.storage.faults import Failure as Failure
+from pgkeep.storage.faults import Fault as Fault
+from pgkeep.storage.faults import random_faults as random_faults
+from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, Store, views_of
 
 _Result = TypeVar("_Result")
-
-
-class Failure(Enum):
-    """How a call fails."""
-
-    UNAVAILABLE = "unavailable"  # nothing was sent
-    LOST_ANSWER = "lost answer"  # done, and then a time-out: StoreUnavailable
-    DENIED = "denied"
-    FULL = "full"
-    ABSENT = "absent"  # a false "not found"
-    BROKEN = "broken"  # a StoreError of no particular kind
-    SLOW = "slow"  # works, after ``seconds``
-    TRUNCATED = "truncated"  # a read returns the first half; a listing ends after half
-
-
-_RAISED: dict[Failure, type[StoreError]] = {
-    Failure.UNAVAILABLE: StoreUnavailable,
-    Failure.LOST_ANSWER: StoreUnavailable,
-    Failure.DENIED: StoreDenied,
-    Failure.FULL: StoreFull,
-    Failure.ABSENT: ObjectNotFound,
-    Failure.BROKEN: StoreError,
-}
-
-
-class Fault(NamedTuple):
-    """One entry of a plan: calls of ``method`` on keys like ``key`` (both may have ``*``).
-
-    The first ``skip`` matching calls pass, the next ``times`` fail (None: all that follow). For
-    a listing the key is the prefix; a delete is one call for each key.
-    """
-
-    failure: Failure
-    method: str = "*"
-    key: str = "*"
-    skip: int = 0
-    times: int | None = 1
-    seconds: float = 0.0
-
-
-def random_faults(
-    seed: int, *, count: int, failures: Sequence[Failure], within: int, method: str = "*"
-) -> list[Fault]:
-    """A plan of ``count`` faults, each at a random one of the first ``within`` calls."""
-    random = Random(seed)
-    return [
-        Fault(random.choice(failures), method=method, skip=random.randrange(within))
-        for _ in range(count)
-    ]
 
 
 class FaultyStore(Store):
@@ -112,29 +64,38 @@ class FaultyStore(Store):
             return sum(n for call, n in self.calls.items() if _matches(call, method, key))
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
-        return self._call("put", key, lambda: self.store.put(key, data, if_absent=if_absent))
+        struck = self._strike("put", key)
+        if struck is Failure.FORGOTTEN:
+            return "forgotten"
+        if struck is Failure.HALF:
+            data = _half(b"".join(views_of(data)))
+        etag = self.store.put(key, data, if_absent=if_absent)
+        return self._answered(struck, "put", key, etag)
 
     def replace(self, key: str, data: Buffer, *, etag: str) -> str:
-        return self._call("replace", key, lambda: self.store.replace(key, data, etag=etag))
+        struck = self._strike("replace", key)
+        if struck is Failure.FORGOTTEN:
+            return "forgotten"
+        if struck is Failure.HALF:
+            data = _half(bytes(data))
+        etag = self.store.replace(key, data, etag=etag)
+        return self._answered(struck, "replace", key, etag)
 
     def get(self, key: str) -> bytes:
-        return self._call("get", key, lambda: self.store.get(key), shorten=_half)
+        return self._read("get", key, lambda: self.store.get(key))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        return self._call(
-            "get_range", key, lambda: self.store.get_range(key, start, length), shorten=_half
-        )
+        return self._read("get_range", key, lambda: self.store.get_range(key, start, length))
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
-        return self._call(
-            "get_ranges",
-            key,
-            lambda: self.store.get_ranges(key, ranges),
-            shorten=lambda pieces: [*pieces[:-1], *(_half(bytes(piece)) for piece in pieces[-1:])],
-        )
+        """What is truncated or flipped is the last of the pieces."""
+        struck = self._strike("get_ranges", key)
+        pieces = self._answered(struck, "get_ranges", key, self.store.get_ranges(key, ranges))
+        return [*pieces[:-1], *(_spoilt(struck, bytes(piece)) for piece in pieces[-1:])]
 
     def head(self, key: str) -> ObjectInfo:
-        return self._call("head", key, lambda: self.store.head(key))
+        struck = self._strike("head", key)
+        return self._answered(struck, "head", key, self.store.head(key))
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """A lost answer and a truncated listing both break off after half of the objects, one
@@ -144,39 +105,40 @@ class FaultyStore(Store):
         if struck in (Failure.LOST_ANSWER, Failure.TRUNCATED):
             yield from found[: len(found) // 2]
             if struck is Failure.LOST_ANSWER:
-                raise _error(struck, "list", prefix)
+                raise self._error(struck, "list", prefix)
             return
+        if struck is Failure.STALE and found:
+            found.remove(max(found, key=lambda info: (info.modified, info.key)))
         yield from found
 
     def delete(self, keys: Iterable[str]) -> Mapping[str, StoreError | None]:
         results: dict[str, StoreError | None] = {}
         for key in keys:
             try:
-                results[key] = self._call("delete", key, partial(self._delete_one, key))
+                struck = self._strike("delete", key)
+                if struck is Failure.FORGOTTEN:
+                    results[key] = None
+                    continue
+                results[key] = self.store.delete([key])[key]
+                self._answered(struck, "delete", key, None)
             except StoreError as error:
                 results[key] = error
         return results
 
+    def stop_waiting(self) -> None:
+        self.store.stop_waiting()
+
     def close(self) -> None:
         self.store.close()
 
-    def _delete_one(self, key: str) -> StoreError | None:
-        return self.store.delete([key])[key]
-
-    def _call(
-        self,
-        method: str,
-        key: str,
-        action: Callable[[], _Result],
-        *,
-        shorten: Callable[[_Result], _Result] | None = None,
-    ) -> _Result:
+    def _read(self, method: str, key: str, read: Callable[[], bytes]) -> bytes:
         struck = self._strike(method, key)
-        result = action()
+        return _spoilt(struck, self._answered(struck, method, key, read()))
+
+    def _answered(self, struck: Failure | None, method: str, key: str, result: _Result) -> _Result:
+        """The result of what was done, unless that is what gets lost."""
         if struck is Failure.LOST_ANSWER:
-            raise _error(struck, method, key)
-        if struck is Failure.TRUNCATED and shorten is not None:
-            return shorten(result)
+            raise self._error(struck, method, key)
         return result
 
     def _strike(self, method: str, key: str) -> Failure | None:
@@ -186,8 +148,8 @@ class FaultyStore(Store):
             return None
         if fault.seconds:
             self._sleep(fault.seconds)
-        if fault.failure in _RAISED and fault.failure is not Failure.LOST_ANSWER:
-            raise _error(fault.failure, method, key)
+        if fault.failure in RAISED and fault.failure is not Failure.LOST_ANSWER:
+            raise self._error(fault.failure, method, key)
         return fault.failure
 
     def _next_fault(self, method: str, key: str) -> Fault | None:
@@ -203,6 +165,14 @@ class FaultyStore(Store):
                     struck = fault
         return struck
 
+    def _error(self, failure: Failure, method: str, key: str) -> StoreError:
+        return RAISED[failure](
+            f"Cannot {method} {key} in {self.url}.",
+            why=f"A test planned this: {failure.value}.",
+            remedy="Mend the test's plan.",
+            key=key,
+        )
+
 
 def _matches(call: tuple[str, str], method: str, key: str) -> bool:
     return fnmatchcase(call[0], method) and fnmatchcase(call[1], key)
@@ -212,7 +182,11 @@ def _half(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def _error(failure: Failure, method: str, key: str) -> StoreError:
-    return _RAISED[failure](
-        f"Cannot {method} {key}.", why=f"A test planned this: {failure.value}.", key=key
-    )
+def _spoilt(struck: Failure | None, data: bytes) -> bytes:
+    """What arrives of ``data``."""
+    if struck is Failure.TRUNCATED:
+        return _half(data)
+    if struck is Failure.FLIPPED and data:
+        middle = len(data) // 2
+        return data[:middle] + bytes([data[middle] ^ 0x10]) + data[middle + 1 :]
+    return data

@@ -119,6 +119,10 @@ class Store(ABC):
             return False
         return True
 
+    def stop_waiting(self) -> None:  # noqa: B027 - most stores never wait
+        """The work has failed: a call that waits to be tried again raises, and none waits any
+        more. For good, so whoever goes on to other work opens the store anew."""
+
     def close(self) -> None:  # noqa: B027 - most stores hold nothing
         """Release connections; the store is not used afterwards."""
 

@@ -2,7 +2,8 @@
 
 Only ``StoreUnavailable`` is tried again. Everything else is an answer, and asking again would
 give the same. The deadline bounds the waiting: an attempt that is under way at the deadline
-runs to its end, for how long is the store's own limit, and no other begins after it.
+runs to its end, for how long is the store's own limit, and no other begins after it. What several
+calls have to do with each other while a store is away is in ``outage``.
 
 What makes retrying writes hard is the attempt that succeeded while its answer was lost. Its
 echo is "there is an object already" or "the etag is another one"; so after an unanswered
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol
 
 from pgkeep.errors import (
     ObjectExists,
@@ -25,16 +26,12 @@ from pgkeep.errors import (
     StoreError,
     StoreUnavailable,
 )
+from pgkeep.storage._tries import Tries
 from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, Store, views_of
-
-if TYPE_CHECKING:
-    from threading import Event
-
-_Result = TypeVar("_Result")
+from pgkeep.storage.outage import Outages
 
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 15.0
-_SHORTEST_WAIT_SECONDS = 0.001
 _COMPARED_AT_ONCE_BYTES = 32 * 1024 * 1024
 
 
@@ -43,11 +40,19 @@ def _random() -> float:
     return int.from_bytes(os.urandom(4)) / 2**32
 
 
+class Cancelled(Protocol):
+    """A flag that ends waiting, as ``Stop`` and ``threading.Event`` are."""
+
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
+    def wait(self, seconds: float, /) -> bool: ...
+
+
 class RetryingStore(Store):
     """``store``, each call of which is tried for up to ``deadline_seconds``.
 
-    ``clock`` is monotonic, in seconds; ``random`` yields [0, 1). Setting ``cancelled`` ends any
-    waiting at once: the call raises what its last attempt raised.
+    ``clock`` is monotonic, in seconds; ``random`` yields [0, 1). Setting ``cancelled`` (by default
+    the stop of ``outages``) ends any waiting: the call raises what its last attempt raised.
     """
 
     def __init__(
@@ -58,19 +63,21 @@ class RetryingStore(Store):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
         random: Callable[[], float] = _random,
-        cancelled: Event | None = None,
+        cancelled: Cancelled | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self.store = store
         self.url, self.request_bytes = store.url, store.request_bytes
         self.deadline_seconds = deadline_seconds
+        self.outages = outages or Outages()
         self._clock = clock
         self._sleep = sleep
         self._random = random
-        self._cancelled = cancelled
+        self._cancelled: Cancelled = cancelled or self.outages.stop
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.store.capabilities
+        return Tries(self).run(lambda: self.store.capabilities)
 
     def with_deadline(self, seconds: float) -> RetryingStore:
         """The same store with another deadline for each call; both share their connections."""
@@ -81,11 +88,12 @@ class RetryingStore(Store):
             sleep=self._sleep,
             random=self._random,
             cancelled=self._cancelled,
+            outages=self.outages,
         )
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`. ``ObjectExists`` is never the echo of this very call."""
-        tries = _Tries(self)
+        tries = Tries(self)
 
         def attempt() -> str:
             try:
@@ -100,7 +108,7 @@ class RetryingStore(Store):
 
     def replace(self, key: str, data: Buffer, *, etag: str) -> str:
         """See :meth:`Store.replace`. ``PreconditionFailed`` is never the echo of this call."""
-        tries = _Tries(self)
+        tries = Tries(self)
 
         def attempt() -> str:
             try:
@@ -114,45 +122,61 @@ class RetryingStore(Store):
         return tries.run(attempt)
 
     def get(self, key: str) -> bytes:
-        return _Tries(self).run(lambda: self.store.get(key))
+        return Tries(self).run(lambda: self.store.get(key))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        return _Tries(self).run(lambda: self.store.get_range(key, start, length))
+        return Tries(self).run(lambda: self.store.get_range(key, start, length))
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
-        return _Tries(self).run(lambda: self.store.get_ranges(key, ranges))
+        return Tries(self).run(lambda: self.store.get_ranges(key, ranges))
 
     def head(self, key: str) -> ObjectInfo:
-        return _Tries(self).run(lambda: self.store.head(key))
+        return Tries(self).run(lambda: self.store.head(key))
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """See :meth:`Store.list`. Goes on after the last key seen; the deadline is for each
         stretch without any."""
-        tries = _Tries(self)
-        while True:
-            try:
-                for info in self.store.list(prefix, start_after=start_after):
-                    start_after = info.key
-                    yield info
-                    tries = _Tries(self)
-                return
-            except StoreUnavailable as error:
-                tries.wait_after(error)
+        tries = Tries(self)
+        try:
+            while True:
+                try:
+                    for info in self.store.list(prefix, start_after=start_after):
+                        start_after = info.key
+                        tries.answered()
+                        yield info
+                        tries = Tries(self)
+                    tries.answered()
+                    return
+                except StoreUnavailable as error:
+                    tries.wait_after(error)
+                except StoreError:
+                    tries.answered()
+                    raise
+        finally:
+            tries.end()
 
     def delete(self, keys: Iterable[str]) -> Mapping[str, StoreError | None]:
         """See :meth:`Store.delete`. Only what is still to be deleted is tried again."""
         results: dict[str, StoreError | None] = dict.fromkeys(keys)
         left = [*results]
-        tries = _Tries(self)
+        tries = Tries(self)
         while left:
             try:
                 results.update(self.store.delete(left))
             except StoreUnavailable as error:
                 results.update(dict.fromkeys(left, error))
-            left = [key for key in left if isinstance(results[key], StoreUnavailable)]
-            if left and not tries.wait():
+            failed = {key: problem for key in left if (problem := _passing(results[key]))}
+            if len(failed) < len(left):
+                tries.answered()
+            left = [*failed]
+            if left and not tries.wait(failed[left[0]]):
                 break
+        tries.end()
         return results
+
+    def stop_waiting(self) -> None:
+        """See :meth:`Store.stop_waiting`. Siblings stop, too."""
+        self._cancelled.set()
 
     def close(self) -> None:
         """Close the store underneath, which sibling views use too."""
@@ -183,9 +207,6 @@ class RetryingStore(Store):
 
     def pause(self, seconds: float) -> bool:
         """Wait; False if cancelled, before or meanwhile."""
-        if self._cancelled is None:
-            (self._sleep or time.sleep)(seconds)
-            return True
         if self._sleep is None:
             return not self._cancelled.wait(seconds)
         if not self._cancelled.is_set():
@@ -197,44 +218,5 @@ class RetryingStore(Store):
         return self._clock()
 
 
-class _Tries:
-    """The attempts of one call."""
-
-    def __init__(self, policy: RetryingStore) -> None:
-        self.failures = 0
-        self._policy = policy
-        self._began = policy.now()
-
-    def run(self, attempt: Callable[[], _Result]) -> _Result:
-        while True:
-            try:
-                return attempt()
-            except StoreUnavailable as error:
-                self.wait_after(error)
-
-    def wait_after(self, error: StoreUnavailable) -> None:
-        """Wait before the next attempt, or raise ``error`` if there shall be none."""
-        if not self.wait():
-            raise self._final(error) from error
-
-    def wait(self) -> bool:
-        """Wait before the next attempt; False if the time is over or the call cancelled."""
-        self.failures += 1
-        left = self._policy.deadline_seconds - self._elapsed()
-        if left < _SHORTEST_WAIT_SECONDS:
-            return False
-        return self._policy.pause(min(left, self._policy.wait_seconds(self.failures)))
-
-    def _final(self, error: StoreUnavailable) -> StoreUnavailable:
-        times = "once" if self.failures == 1 else f"{self.failures} times"
-        tried = f"Tried {times} in {self._elapsed():.1f} s."
-        facts = {**error.facts, "attempts": self.failures}
-        return StoreUnavailable(
-            error.what,
-            why=f"{error.why} {tried}" if error.why else tried,
-            remedy=error.remedy,
-            **facts,
-        )
-
-    def _elapsed(self) -> float:
-        return self._policy.now() - self._began
+def _passing(problem: StoreError | None) -> StoreUnavailable | None:
+    return problem if isinstance(problem, StoreUnavailable) else None

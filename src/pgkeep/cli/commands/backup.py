@@ -74,7 +74,7 @@ def run(context: Context, args: Namespace) -> int:
     from pgkeep.backup.run import BackupOptions, run_backup
 
     settings = context.settings
-    repository = open_repo(settings, context.owner_uid)
+    repository = open_repo(settings, context.owner_uid, outages=context.outages)
     options = BackupOptions(
         cluster=settings.cluster,
         jobs=settings.jobs,

@@ -110,7 +110,7 @@ def _store(context: Context, sealing: Sealing) -> Store:
     from pgkeep.setup.init import no_sealing_chosen
 
     try:
-        return open_store(context.settings, create=sealing.chosen)
+        return open_store(context.settings, create=sealing.chosen, outages=context.outages)
     except StoreUnavailable as error:
         if sealing.chosen:
             raise

@@ -163,7 +163,7 @@ def run(context: Context, args: Namespace) -> int:
 
     settings = context.settings
     options = restore_options(settings, args)
-    repository = open_repo(settings, state_owner(context))
+    repository = open_repo(settings, state_owner(context), outages=context.outages)
     layout = restorable_layout(settings, repository, system=args.system)
     access = fetch_access(context, repository)
     with context.progress() as progress:

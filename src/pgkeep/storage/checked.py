@@ -1,0 +1,81 @@
+"""A store whose word is not taken: what it says it has stored is looked at before we say so.
+
+A gateway that caches writes, a bucket behind a proxy, a mount that lies about errors: all of them
+have confirmed what was never stored, or half of it. PostgreSQL recycles its WAL upon our word, so
+each put is followed by one small request for the object's size. Next to a put of 32 MiB it costs
+nothing, and a segment of WAL is confirmed one round trip later.
+
+Bytes of the right number and the wrong value are not found here. They are found by whoever reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pgkeep.errors import ObjectNotFound, StoreError
+from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, Store, views_of
+
+
+class CheckedStore(Store):
+    """``store``, with every put looked at. Goes below a store that retries."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.url = store.url
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.store.capabilities
+
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
+        """See :meth:`Store.put`. Raises ``StoreError`` when it was not stored after all."""
+        etag = self.store.put(key, data, if_absent=if_absent)
+        size = sum(len(view) for view in views_of(data))
+        try:
+            found = self.store.head(key)
+        except ObjectNotFound as error:
+            raise self._not_kept(key, f"{self.url} says now that it has no such object") from error
+        if found.size_bytes != size:
+            if if_absent and found.etag == etag:
+                # It is ours, and nobody was told of it; left there, it would be in the way of
+                # the next attempt, which may create its object only where there is none.
+                self.store.delete([key])
+            raise self._not_kept(key, f"It has {found.size_bytes} bytes there, and not {size}")
+        return etag
+
+    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
+        return self.store.replace(key, data, etag=etag)
+
+    def get(self, key: str) -> bytes:
+        return self.store.get(key)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return self.store.get_range(key, start, length)
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
+        return self.store.get_ranges(key, ranges)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self.store.head(key)
+
+    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        return self.store.list(prefix, start_after=start_after)
+
+    def delete(self, keys: Iterable[str]) -> Mapping[str, StoreError | None]:
+        return self.store.delete(keys)
+
+    def stop_waiting(self) -> None:
+        self.store.stop_waiting()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _not_kept(self, key: str, why: str) -> StoreError:
+        return StoreError(
+            f"{self.url} confirmed that it had stored {key}, and it has not.",
+            why=f"{why}.",
+            remedy="Do not rely on this store until it is mended: see what stands between it and "
+            "this host (a gateway, a cache, a mount). If the object is there, delete it; then run "
+            "the command again.",
+            key=key,
+        )
