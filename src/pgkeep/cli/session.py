@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pgkeep.repository.identity import Repository, Unlock
     from pgkeep.storage.interface import Store
 
+# For each request of a backup or a restore: a throttled or restarting store is worth waiting for.
+_RETRY_SECONDS = 120.0
+
 
 class OwnedHostState(HostState):
     """The state directory of somebody else, as root uses it: root leaves no file there that its
@@ -49,15 +52,20 @@ def open_host_state(settings: Settings, owner_uid: int) -> HostState:
 
 
 def open_store(settings: Settings, *, create: bool = False) -> Store:
-    """The store that PGKEEP_REPO names. Raises ``ConfigError`` when it is not set."""
+    """The store that PGKEEP_REPO names; one behind a network is asked again when it is out of
+    reach for a while. Raises ``ConfigError`` when it is not set."""
+    from pgkeep.cli.store_settings import store_options
     from pgkeep.storage import open_store as open_url
+    from pgkeep.storage.retry import RetryingStore
 
     if settings.repo is None:
         raise ConfigError(
             "No repository is named.",
             remedy="Set PGKEEP_REPO, or give --repo, for example file:///var/backups/pgkeep.",
         )
-    return open_url(settings.repo, create=create)
+    options = store_options(settings)
+    store = open_url(settings.repo, options, create=create)
+    return store if options is None else RetryingStore(store, deadline_seconds=_RETRY_SECONDS)
 
 
 def open_repo(settings: Settings, owner_uid: int) -> Repository:

@@ -78,9 +78,15 @@ class Answer(NamedTuple):
 def answer_of(error: BaseException) -> Answer:
     """The answer that an exception of the library tells of."""
     text = str(error)
-    status, code, message = _STATUS.search(text), _CODE.search(text), _MESSAGE.search(text)
+    status = _STATUS.search(text)
+    return answer_in(int(status[1]) if status else None, text)
+
+
+def answer_in(status: int | None, text: str) -> Answer:
+    """The answer with this status, whose body stands somewhere in ``text``."""
+    code, message = _CODE.search(text), _MESSAGE.search(text)
     return Answer(
-        int(status[1]) if status else None,
+        status,
         code[1] if code else "",
         _SPACE.sub(" ", message[1]).rstrip(".") if message else "",
         text,

@@ -54,6 +54,11 @@ class Clients:
         most = next((s for limit, s in PUT_SECONDS if size_bytes <= limit), LONGEST_SECONDS)
         return self._client(str(most), {"timeout": f"{most}s"})
 
+    @property
+    def region(self) -> str | None:
+        """The bucket's region, as the settings or a profile say."""
+        return self._region
+
     def close(self) -> None:
         """Let the connections go."""
         with self._lock:

@@ -51,11 +51,15 @@ def object_problem(
     error: BaseException, place: ObjectPlace, key: str, *, doing: str
 ) -> StoreError:
     """The error to raise for ``error``, met while ``doing`` something with ``key``."""
-    answer = answer_of(error)
+    return answer_problem(answer_of(error), place, key, doing=doing)
+
+
+def answer_problem(answer: Answer, place: ObjectPlace, key: str, *, doing: str) -> StoreError:
+    """The error to raise for an answer that was not what was asked for."""
     kind, why, remedy = _kind_of(answer, place)
     facts = {"status": answer.status, "code": answer.code, "key": key}
     return kind(
-        f"Cannot {doing} {place.url}/{key}.".replace("/.", "."),
+        f"Cannot {doing} {_where(place, key)}.",
         why=f"{why}.",
         remedy=remedy,
         **{name: value for name, value in facts.items() if value},
@@ -65,13 +69,17 @@ def object_problem(
 def missing_bucket(place: ObjectPlace, *, key: str, doing: str) -> StoreError:
     """There is nothing in which an object could be missing."""
     return StoreError(
-        f"Cannot {doing} {place.url}/{key}.".replace("/.", "."),
+        f"Cannot {doing} {_where(place, key)}.",
         why=f"There is no {place.word} {place.bucket} there.",
-        remedy=f"Correct the name or the endpoint, or make the {place.word} (pgkeep init "
-        "--create-bucket does it).",
+        remedy=f"Correct the name or the endpoint, or make the {place.word}: pgkeep init "
+        "--create-bucket does it.",
         key=key,
         code="NoSuchBucket",
     )
+
+
+def _where(place: ObjectPlace, key: str) -> str:
+    return f"{place.url}/{key}".rstrip("/")
 
 
 def _kind_of(answer: Answer, place: ObjectPlace) -> tuple[type[StoreError], str, str]:

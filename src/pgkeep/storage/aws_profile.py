@@ -87,6 +87,13 @@ def profile_files(options: StoreOptions) -> tuple[str, str]:
     )
 
 
+def existing_profile_files(options: StoreOptions) -> dict[str, str]:
+    """Of these files those that are there, by the names of their settings."""
+    names = ("aws_credentials_file", "aws_config_file")
+    found = zip(names, profile_files(options), strict=True)
+    return {name: path for name, path in found if os.path.isfile(path)}  # noqa: PTH113
+
+
 def _looking(name: str, ask: Any) -> Any:
     from botocore.exceptions import BotoCoreError, ClientError
 
