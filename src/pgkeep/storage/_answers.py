@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_STATUS = re.compile(r"(?:status code: |\bstatus: )(\d{3})\b")
+# The last form is that of a part of Azure's batch, which is how a blob is deleted there.
+_STATUS = re.compile(r"(?:status code: |\bstatus: |\(code: )(\d{3})\b")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9._-]{1,80})\s*</Code>")
 _MESSAGE = re.compile(r"<Message>\s*([^<]{1,400}?)\s*</Message>")
 _SERVER_TIME = re.compile(r"<ServerTime>\s*([0-9T:.Z-]{10,40})\s*</ServerTime>")
@@ -21,6 +22,8 @@ _SPACE = re.compile(r"(?:\\[nrt]|\s)+")
 _NO_KEY = {"NoSuchKey", "NoSuchVersion", "BlobNotFound"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "InvalidBucketName"}
 _EXISTS = {"BlobAlreadyExists", "FileAlreadyExists", "ObjectAlreadyExists"}
+# Of versitygw: an object at a/b leaves no room for one at a/b/c, nor the other way round.
+_FILES = {"ObjectParentIsFile", "ExistingObjectIsDirectory"}
 
 
 class Answer(NamedTuple):
@@ -52,6 +55,11 @@ class Answer(NamedTuple):
         """A create-only put found an object: HTTP says 412 (304 on old gateways), Azure says 409
         with a code. Any other 409 is about a request that runs at the same time."""
         return self.status in (304, 412) or (self.status == 409 and self.code in _EXISTS)
+
+    @property
+    def names_are_files(self) -> bool:
+        """A gateway to a file system cannot have this object, since another is in its way."""
+        return self.code in _FILES
 
     @property
     def is_past_the_end(self) -> bool:

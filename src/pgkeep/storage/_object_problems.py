@@ -111,7 +111,7 @@ def _is_passing(answer: Answer) -> bool:
     if answer.code in _PASSING:
         return True
     if status == 409:
-        return answer.code not in _DENIED
+        return answer.code not in _DENIED and not answer.names_are_files
     return status in (408, 425, 429) or (500 <= status < 600 and status != 501)
 
 

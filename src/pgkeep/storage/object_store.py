@@ -74,7 +74,7 @@ class ObjectStore(ObjectReader):
             answer = answer_of(error)
             if answer.is_absence:
                 raise self._absent(answer, key, doing="replace") from error
-            if answer.status == 412:
+            if answer.status == 412 or answer.names_are_files:
                 self.head(key)  # raises what is right if it is gone
                 raise self._replaced(key) from error
             raise object_problem(error, self.place, key, doing="replace") from error
