@@ -33,7 +33,11 @@ _CREDENTIALS = {
 _DENIED = {"AccessDenied", "AllAccessDisabled", "BlobImmutableDueToPolicy", "ObjectLocked"}
 _REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 
-_METADATA = re.compile(r"169\.254\.16[0-9]|169\.254\.170|metadata\.google|/latest/api/token")
+# Where instances and containers are asked for credentials, AWS's, Google's and Azure's.
+_METADATA = re.compile(
+    r"https?://169\.254\.1(?:69\.254|70\.2)\b|/computeMetadata/v1/|/latest/api/token"
+    r"|/latest/meta-data/|/metadata/identity/oauth2"
+)
 _CERTIFICATE = re.compile(r"InvalidCertificate|invalid peer certificate|UnknownIssuer|NotValidFor")
 # First match wins.
 _TRANSPORT = (
@@ -83,6 +87,12 @@ def _where(place: ObjectPlace, key: str) -> str:
 
 
 def _kind_of(answer: Answer, place: ObjectPlace) -> tuple[type[StoreError], str, str]:
+    if _METADATA.search(answer.text):
+        return (
+            StoreUnavailable,
+            "No credentials are set, and no instance or container offers any",
+            "Set credentials, a profile, or a role: see docs/reference/stores.",
+        )
     if answer.status is None and answer.code not in _PASSING:
         return _no_answer(answer)
     said = f"The store answered {answer}"
@@ -139,12 +149,6 @@ def _no_answer(answer: Answer) -> tuple[type[StoreError], str, str]:
             StoreError,
             "The store sent the request elsewhere without saying where",
             "Set PGKEEP_REGION to the region of the bucket.",
-        )
-    if _METADATA.search(text):
-        return (
-            StoreUnavailable,
-            "No credentials are set, and no instance or container offers any",
-            "Set credentials, a profile, or a role: see docs/reference/stores.",
         )
     if _CERTIFICATE.search(text):
         return (
