@@ -32,6 +32,15 @@ from tests.servers import new_directory
 from tests.warden import warden
 from tools.object_servers import Unavailable, provide
 
+# Where instances are asked for credentials: to nobody, at once.
+NO_METADATA = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9",
+    "GCE_METADATA_HOST": "127.0.0.1:9",
+    "GCE_METADATA_IP": "127.0.0.1:9",
+    "GCE_METADATA_ROOT": "127.0.0.1:9",
+    "AZURE_MSI_ENDPOINT": "http://127.0.0.1:9",
+}
 KEY, SECRET = "pgkeep-test-user", "pgkeep-test-secret"
 _START_SECONDS = 60
 _numbers = count(1)
@@ -71,6 +80,7 @@ def object_service(request: pytest.FixtureRequest, name: str) -> Service:
         message = f"{name}: {reason}"
         if os.environ.get("CI") == "true":
             pytest.fail(message, pytrace=False)
+        request.node.user_properties.append(("object store missing", message))
         pytest.skip(message)
     request.node.user_properties.append(("object store", name))
     return found
@@ -111,8 +121,11 @@ def _minio() -> Service:
     program, port, console = provide("minio"), free_port(), free_port()
     root = new_directory("minio")
     environ = {
-        **{"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET},
-        **{"MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "MINIO_CALLHOME_ENABLE": "off"},
+        "MINIO_ROOT_USER": KEY,
+        "MINIO_ROOT_PASSWORD": SECRET,
+        "MINIO_BROWSER": "off",
+        "MINIO_UPDATE": "off",
+        "MINIO_CALLHOME_ENABLE": "off",
     }
     argv = [program, "server", "--quiet", "--address", f"127.0.0.1:{port}"]
     argv += ["--console-address", f"127.0.0.1:{console}", root]

@@ -30,9 +30,7 @@ def service(request: pytest.FixtureRequest) -> Service:
 
 
 @pytest.fixture
-def site(
-    service: Service, server_factory: ServerFactory, pgkeep_program: Path
-) -> Iterator[Site]:
+def site(service: Service, server_factory: ServerFactory, pgkeep_program: Path) -> Iterator[Site]:
     server = server_factory()
     folder = new_directory("s")
     secret, public = age.generate_identity()

@@ -71,7 +71,7 @@ class StoreProbe:
             )
         if self.missing_is_denied:
             found.append(
-                "The store says \"denied\" of an object that is not there, as S3 does to those who "
+                'The store says "denied" of an object that is not there, as S3 does to those who '
                 "may not list the bucket: a standby or a restore that fetches WAL cannot tell the "
                 "end of the archive. Allow s3:ListBucket to whoever restores."
             )

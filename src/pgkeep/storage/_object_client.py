@@ -45,9 +45,7 @@ class Clients:
 
     def reading(self) -> Client:
         """For every request that sends next to nothing."""
-        return self._client(
-            _READING, {"timeout": "1day", "read_timeout": f"{SILENCE_SECONDS}s"}
-        )
+        return self._client(_READING, {"timeout": "1day", "read_timeout": f"{SILENCE_SECONDS}s"})
 
     def writing(self, size_bytes: int) -> Client:
         """For a put of so many bytes."""

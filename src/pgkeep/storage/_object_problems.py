@@ -31,7 +31,11 @@ _CREDENTIALS = {
     *("MissingSecurityHeader", "XMinioInvalidAccessKeyID"),
 }
 _DENIED = {"AccessDenied", "AllAccessDisabled", "BlobImmutableDueToPolicy", "ObjectLocked"}
-_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+_REGION = {
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "IllegalLocationConstraintException",
+}
 
 # Where instances and containers are asked for credentials, AWS's, Google's and Azure's.
 _METADATA = re.compile(
@@ -51,9 +55,7 @@ _TRANSPORT = (
 )
 
 
-def object_problem(
-    error: BaseException, place: ObjectPlace, key: str, *, doing: str
-) -> StoreError:
+def object_problem(error: BaseException, place: ObjectPlace, key: str, *, doing: str) -> StoreError:
     """The error to raise for ``error``, met while ``doing`` something with ``key``."""
     return answer_problem(answer_of(error), place, key, doing=doing)
 
@@ -108,8 +110,10 @@ def _kind_of(answer: Answer, place: ObjectPlace) -> tuple[type[StoreError], str,
     if answer.status == 401 or answer.code in _CREDENTIALS:
         return StoreDenied, said, "Check the credentials: pgkeep config shows whence they come."
     if answer.status == 403 or answer.code in _DENIED:
-        return StoreDenied, said, (
-            f"Allow it to these credentials in the policy of the {place.word}."
+        return (
+            StoreDenied,
+            said,
+            (f"Allow it to these credentials in the policy of the {place.word}."),
         )
     if answer.status in (405, 501):
         return StoreError, said, "This store does not know that request: see docs/reference/stores."

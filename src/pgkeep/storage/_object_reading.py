@@ -100,7 +100,7 @@ class ObjectReader(Store):
         if any(len(data) != group.length for data, group in zip(found, merged, strict=True)):
             # Rare: one by one, each of them says whether it ends where the object does.
             return super().get_ranges(key, ranges)
-        at = {group.start: data for group, data in zip(merged, found, strict=True)}
+        at = {group.start: memoryview(data) for group, data in zip(merged, found, strict=True)}
         return read_merged(merged, lambda start, _: at[start])
 
     def head(self, key: str) -> ObjectInfo:

@@ -53,7 +53,7 @@ def check_range(start: int, length: int) -> None:
         raise StoreError(f"A range of {length} bytes from {start} is not possible.")
 
 
-def read_merged(merged: list[MergedRange], read: Callable[[int, int], bytes]) -> list[Buffer]:
+def read_merged(merged: list[MergedRange], read: Callable[[int, int], Buffer]) -> list[Buffer]:
     """Do the reads and show in them what was wanted, in the order of the request; nothing is
     copied."""
     results: list[Buffer] = [b""] * sum(len(group.wanted) for group in merged)

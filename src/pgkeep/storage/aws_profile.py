@@ -35,9 +35,7 @@ class Profile:
             session.set_config_variable("config_file", options.aws_config_file)
         self.name = options.profile or "default"
         self._credentials: Any = _looking(self.name, session.get_credentials)
-        self.region: str | None = _looking(
-            self.name, lambda: session.get_config_variable("region")
-        )
+        self.region: str | None = _looking(self.name, lambda: session.get_config_variable("region"))
         if self._credentials is None:
             raise StoreDenied(
                 f"The profile {self.name!r} yields no credentials.",
@@ -64,7 +62,7 @@ def find_profile(options: StoreOptions) -> Profile | None:
     None where there is neither; then the library asks containers and instances. Raises
     ``ConfigError`` when a profile is named and botocore is not installed.
     """
-    if options.profile is None and not any(map(os.path.isfile, profile_files(options))):  # noqa: PTH113
+    if options.profile is None and not any(map(os.path.isfile, profile_files(options))):
         return None
     try:
         import botocore  # noqa: F401

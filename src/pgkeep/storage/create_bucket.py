@@ -49,7 +49,7 @@ def create_bucket(place: ObjectPlace, options: StoreOptions) -> bool:
 def _for_s3(place: ObjectPlace, options: StoreOptions) -> urllib.request.Request:
     bare = place._replace(prefix="")
     clients = Clients(bare, options)
-    url = obstore.sign(clients.reading(), "PUT", "", timedelta(seconds=_SECONDS * 2))  # type: ignore[arg-type]
+    url = obstore.sign(clients.reading(), "PUT", "", timedelta(seconds=_SECONDS * 2))
     region = clients.region or "us-east-1"
     body = b""
     if region != "us-east-1" and not options.endpoint:
@@ -101,7 +101,7 @@ def _send(request: urllib.request.Request, place: ObjectPlace, options: StoreOpt
         reason = getattr(error, "reason", error)
         raise StoreUnavailable(
             f"Cannot make the {place.word} {place.bucket}.",
-            why=f"{str(getattr(reason, 'strerror', None) or type(reason).__name__)}.",
+            why=f"{getattr(reason, 'strerror', None) or type(reason).__name__!s}.",
             remedy="See that the endpoint is right and the network is up.",
         ) from None  # its text may hold the signed URL
     return _made_already(answer, place)

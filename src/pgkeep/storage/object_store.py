@@ -44,9 +44,7 @@ class ObjectStore(ObjectReader):
             self._capabilities = try_out(self)
         return self._capabilities
 
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`. Buffers are sent as they are, without joining them."""
         check_key(key)
         try:

@@ -21,9 +21,7 @@ _OBJECTS = ("s3", "gs", "az")
 _EXAMPLE = "file:///var/backups/pgkeep"
 
 
-def open_store(
-    url: str, options: StoreOptions | None = None, *, create: bool = False
-) -> Store:
+def open_store(url: str, options: StoreOptions | None = None, *, create: bool = False) -> Store:
     """The store at ``url``: ``s3://``, ``gs://``, ``az://``, ``file://`` or an absolute path.
 
     ``options`` are for object stores, of which nothing is asked yet. With ``create`` a directory
