@@ -29,6 +29,7 @@ from tests.installations import (
     find_installations,
     why_missing,
 )
+from tests.object_stores import NO_METADATA
 from tests.servers import PgServer, new_directory
 
 
@@ -39,9 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # No test may meet a server or a repository that the user has around.
-    for name in [name for name in os.environ if name.startswith("PG")]:
+    # No test may meet a server, a repository or a store that the user has around, nor ask the
+    # machine for credentials: it has none that are meant for tests.
+    around = ("PG", "AWS_", "GOOGLE_", "AZURE_")
+    for name in [name for name in os.environ if name.startswith(around)]:
         del os.environ[name]
+    os.environ.update(NO_METADATA)
     # `kill` shall end a run as Ctrl-C does, through every `finally`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _wanted_by_option(config)
@@ -160,16 +164,31 @@ def _wanted_by_option(config: pytest.Config) -> set[int] | None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Which PostgreSQL versions were used, and which were not, and why."""
+    """Which PostgreSQL versions and object stores were used, and which were not, and why."""
+    used = _used(terminalreporter, "postgresql")
+    if used:
+        _print_versions(terminalreporter, used)
+    stores = _used(terminalreporter, "object store")
+    missing = _used(terminalreporter, "object store missing")
+    if stores or missing:
+        terminalreporter.section("Object stores")
+        for name, count in sorted(stores.items()):
+            terminalreporter.line(f"used     {name}: {count} tests")
+        for reason, count in sorted(missing.items()):
+            terminalreporter.line(f"skipped  {reason}: {count} tests")
+
+
+def _used(terminalreporter: Any, kind: str) -> dict[str, int]:
+    """How many tests used each of what they noted under this name."""
     used: dict[str, int] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
-            if getattr(report, "when", None) == "call":
+            phases = ("setup", "call") if kind.endswith("missing") else ("call",)
+            if getattr(report, "when", None) in phases:
                 for name, value in report.user_properties:
-                    if name == "postgresql":
+                    if name == kind:
                         used[value] = used.get(value, 0) + 1
-    if used:
-        _print_versions(terminalreporter, used)
+    return used
 
 
 def _print_versions(terminalreporter: Any, used: dict[str, int]) -> None:

@@ -40,6 +40,9 @@ ILLEGAL_KEYS = [
 
 
 class StoreContract:
+    # Whether an etag never comes back at all, not even when equal content is written again.
+    etags_tell_writes = True
+
     def test_what_was_put_is_what_is_got(self, store: Store) -> None:
         store.put("main/1/packs/a", b"content")
         assert store.get("main/1/packs/a") == b"content"
@@ -244,12 +247,13 @@ class StoreContract:
             store.replace("lease", b"third", etag=first)
         assert store.get("lease") == b"second"
 
-    def test_an_etag_never_comes_back(self, store: Store) -> None:
+    def test_an_etag_never_comes_back_with_other_content(self, store: Store) -> None:
         etags = [store.put("lease", b"0000")]
         for n in range(1, 100):
             etags.append(store.replace("lease", b"%04d" % n, etag=etags[-1]))
             if n % 10 == 0:
-                etags.append(store.put("lease", b"over"))
+                over = b"over" if self.etags_tell_writes else b"ov%02d" % n
+                etags.append(store.put("lease", over))
         assert len(set(etags)) == len(etags)
 
     def test_no_swap_is_lost_among_threads(self, store: Store) -> None:

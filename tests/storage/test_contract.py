@@ -11,7 +11,9 @@ from pgkeep.storage import Store
 from pgkeep.storage.faulty import FaultyStore
 from pgkeep.storage.local import LocalStore
 from pgkeep.storage.memory import MemoryStore
+from pgkeep.storage.object_store import ObjectStore
 from pgkeep.storage.retry import RetryingStore
+from tests.object_stores import object_service
 from tests.storage.contract import StoreContract
 
 
@@ -47,3 +49,38 @@ class TestFaultyWithoutFaults(StoreContract):
     @pytest.fixture
     def store(self) -> Store:
         return FaultyStore(MemoryStore())
+
+
+class ObjectStoreContract(StoreContract):
+    """The contract on a server that others wrote; each test has a bucket of its own."""
+
+    service: str
+    # S3's etag is a hash of the content.
+    etags_tell_writes = False
+
+    @pytest.fixture
+    def store(self, request: pytest.FixtureRequest) -> Iterator[Store]:
+        running = object_service(request, self.service)
+        store = ObjectStore(running.new_place(), running.options)
+        yield store
+        store.close()
+
+
+class TestMoto(ObjectStoreContract):
+    service = "moto"
+
+
+class TestVersityGateway(ObjectStoreContract):
+    service = "versitygw"
+
+
+class TestMinio(ObjectStoreContract):
+    service = "minio"
+
+
+class TestGoogleEmulator(ObjectStoreContract):
+    service = "fake-gcs-server"
+
+
+class TestAzureEmulator(ObjectStoreContract):
+    service = "azurite"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.config import Settings, state_directory
+from pgkeep.config.table import BY_NAME
 from pgkeep.errors import ConfigError, LocalIOError, PgkeepError
 
 if TYPE_CHECKING:
@@ -147,12 +148,11 @@ def make_owned_directory(path: Path, owner: Owner) -> None:
 def _with_secrets_read(settings: Settings) -> Settings:
     """Settings that hold their secrets, since their files may be root's alone."""
     from pgkeep.cli.session import identity_text
+    from pgkeep.cli.store_settings import store_names
 
-    read = {
-        "identity": identity_text(settings),
-        "passphrase": settings.passphrase,
-        "host_key": settings.host_key,
-    }
+    stores = {name for name in store_names(settings) if BY_NAME[name].secret}
+    read = {name: getattr(settings, name) for name in ("passphrase", "host_key", *stores)}
+    read["identity"] = identity_text(settings)
     return settings.with_changes(**{name: value for name, value in read.items() if value})
 
 

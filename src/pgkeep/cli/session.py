@@ -58,6 +58,7 @@ def open_store(
     Raises ``ConfigError`` when PGKEEP_REPO is not set, and what opening raises.
     """
     from pgkeep.cli.outages import PATIENCE_SECONDS
+    from pgkeep.cli.store_settings import store_options
     from pgkeep.storage import open_store as open_url
     from pgkeep.storage.checked import CheckedStore
     from pgkeep.storage.retry import RetryingStore
@@ -67,7 +68,7 @@ def open_store(
             "No repository is named.",
             remedy="Set PGKEEP_REPO, or give --repo, for example file:///var/backups/pgkeep.",
         )
-    store = CheckedStore(open_url(settings.repo, create=create))
+    store = CheckedStore(open_url(settings.repo, store_options(settings), create=create))
     return RetryingStore(store, deadline_seconds=PATIENCE_SECONDS, outages=outages)
 
 

@@ -50,10 +50,11 @@ def open_store_of(settings: Settings) -> Store:
             "No repository is named.",
             remedy="Set PGKEEP_REPO for the server, or name it in /etc/pgkeep/pgkeep.toml.",
         )
+    from pgkeep.cli.store_settings import store_options
     from pgkeep.storage import open_store
     from pgkeep.storage.checked import CheckedStore
 
-    return CheckedStore(open_store(settings.repo))
+    return CheckedStore(open_store(settings.repo, store_options(settings)))
 
 
 def open_to_write(store: Store, settings: Settings, state: Path) -> Repository:

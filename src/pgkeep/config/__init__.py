@@ -1,7 +1,8 @@
 """Settings: what there is to set, where a value came from, and where a host keeps its state.
 
 A setting comes from an option, else from the environment (``PGKEEP_X``, or ``PGKEEP_X_FILE`` for
-the content of a file), else from the TOML file, else it has a default. Where it came from is
+the content of a file), else from the TOML file, else from a variable of the store's provider
+(``AWS_REGION``), else it has a default. Where it came from is
 remembered, because "which file said that?" is the first question when something is wrong.
 A name that is not in the table is refused with the nearest right one: a misspelt setting that is
 silently ignored is a backup that silently goes elsewhere.

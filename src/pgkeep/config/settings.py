@@ -43,6 +43,24 @@ class Settings:
     archive_timeout: int
     force_version: str | None
 
+    endpoint: str | None
+    region: str | None
+    addressing: str | None
+    access_key_id: str | None
+    secret_access_key: str | None
+    session_token: str | None
+    profile: str | None
+    aws_credentials_file: str | None
+    aws_config_file: str | None
+    storage_class: str | None
+    server_side_encryption: str | None
+    kms_key: str | None
+    ca_file: str | None
+    credentials_file: str | None
+    account: str | None
+    account_key: str | None
+    sas_token: str | None
+
     server: Mapping[str, str]
     origins: Mapping[str, str]
     config_file: str | None

@@ -8,6 +8,7 @@ from typing import Any
 
 from pgkeep.config.names import known, unknown
 from pgkeep.config.settings import FileContent, Settings
+from pgkeep.config.store_table import PROVIDER_PREFIX, STORE_SETTINGS
 from pgkeep.config.table import BY_NAME, DEFAULT_CONFIG_FILE, PREFIX, SETTINGS, Setting
 from pgkeep.config.values import absolute, is_key_text, parse, read_text
 from pgkeep.errors import ConfigError
@@ -41,6 +42,9 @@ def load_settings(
             option = f"--{name.replace('_', '-')}"
             values[name] = parse(known(name, "option"), given, option)
             origins[name] = f"option {option}"
+    for name, value, variable in _from_providers(environ, values):
+        values[name] = value
+        origins[name] = f"environment {variable}"
     for setting in SETTINGS:
         origins.setdefault(setting.name, "default")
     return Settings(values, origins, server=server, config_file=path, warnings=tuple(warnings))
@@ -65,6 +69,26 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
             )
         else:
             found.append((setting.name, _from_file(setting, text, variable), variable))
+    return found
+
+
+def _from_providers(
+    environ: Mapping[str, str], given: Mapping[str, Any]
+) -> list[tuple[str, Any, str]]:
+    """What the variables of the repository's provider say of settings that nothing else gives."""
+    scheme = str(given.get("repo") or "").partition(":")[0].lower()
+    prefix = PROVIDER_PREFIX.get(scheme)
+    if prefix is None:
+        return []
+    decided = {setting.group for setting in STORE_SETTINGS if setting.name in given} - {""}
+    found: list[tuple[str, Any, str]] = []
+    for setting in STORE_SETTINGS:
+        if setting.name in given or setting.group in decided or scheme not in setting.stores:
+            continue
+        names = [name for name in setting.also if name.startswith(prefix) and environ.get(name)]
+        if names:
+            value = parse(setting, environ[names[0]], names[0])
+            found.append((setting.name, value, names[0]))
     return found
 
 

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from pgkeep.config.cores import available_cores
+from pgkeep.config.setting import PREFIX, Setting
+from pgkeep.config.store_table import STORE_SETTINGS
+
+__all__ = ["BY_NAME", "DEFAULT_CONFIG_FILE", "DEFAULT_STATE", "PREFIX", "SETTINGS", "Setting"]
 
 DEFAULT_CONFIG_FILE = "/etc/pgkeep/pgkeep.toml"
 DEFAULT_STATE = "/var/lib/pgkeep"
-PREFIX = "PGKEEP_"
-
-
-class Setting(NamedTuple):
-    """One row of the table. ``kind`` says how text becomes a value; see ``values.PARSERS``.
-
-    ``default`` is a value, or a function without arguments that finds one when it is asked for;
-    ``shown_default`` is how the reference page puts it.
-    """
-
-    name: str
-    kind: str
-    default: Any
-    help: str
-    example: str
-    secret: bool = False
-    shown_default: str = ""
-
-    @property
-    def variable(self) -> str:
-        """The name of the environment variable."""
-        return PREFIX + self.name.upper()
-
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "repo",
         "text",
         None,
-        "URL of the repository: where backups and WAL are kept.",
+        "URL of the repository, where backups and WAL are kept: file:///…, s3://bucket/prefix, "
+        "gs://bucket/prefix or az://container/prefix.",
         "file:///srv/backups",
     ),
     Setting(
@@ -144,5 +124,6 @@ SETTINGS: tuple[Setting, ...] = (
         "A PostgreSQL major version that pgkeep was not tested with, to be used all the same.",
         "19",
     ),
+    *STORE_SETTINGS,
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -69,6 +69,28 @@ def _seconds(value: object) -> int:
     return int(digits) * _SECONDS[unit]
 
 
+def _endpoint(value: object) -> str:
+    text = _text(value).rstrip("/")
+    scheme, _, host = text.partition("://")
+    if scheme not in ("http", "https") or not host or "@" in host or "?" in host:
+        raise ValueError("it must be http:// or https:// and a host, perhaps with a port")
+    return text
+
+
+def _addressing(value: object) -> str:
+    text = _text(value).lower()
+    if text not in ("path", "virtual"):
+        raise ValueError("it must be path or virtual")
+    return text
+
+
+def _encryption(value: object) -> str:
+    text = _text(value)
+    if text not in ("AES256", "aws:kms", "aws:kms:dsse"):
+        raise ValueError("it must be AES256, aws:kms or aws:kms:dsse")
+    return text
+
+
 PARSERS: dict[str, Callable[[object], Any]] = {
     "text": _text,
     "key": _text,
@@ -78,6 +100,9 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "switch": _switch,
     "size": _size,
     "seconds": _seconds,
+    "endpoint": _endpoint,
+    "addressing": _addressing,
+    "encryption": _encryption,
 }
 
 

@@ -86,6 +86,8 @@ def _obstacle(access: FetchAccess, repository: Repository, owner: Owner) -> str 
         tests.append(
             ("-r", identity, f"user {owner.name} cannot read the identity file {identity}")
         )
+    files = [path for name, path in access.settings.items() if name.endswith("_file")]
+    tests += [("-r", path, f"user {owner.name} cannot read {path}") for path in files]
     try:
         root = local_path(repository.store.url)
         tests.append(("-r", f"{root}/pgkeep/repository", f"user {owner.name} cannot read {root}"))

@@ -22,16 +22,25 @@ class MergedRange(NamedTuple):
     wanted: tuple[tuple[int, int, int], ...]
 
 
-def merge_ranges(ranges: Sequence[tuple[int, int]]) -> list[MergedRange]:
-    """The reads that serve all ``(start, length)``. Raises ``StoreError`` if one is negative."""
+def merge_ranges(
+    ranges: Sequence[tuple[int, int]],
+    *,
+    gap_bytes: int = _GAP_BYTES,
+    merged_bytes: int | None = _MERGED_BYTES,
+) -> list[MergedRange]:
+    """The reads that serve all ``(start, length)``. Raises ``StoreError`` if one is negative.
+
+    What is at most ``gap_bytes`` apart is one read, up to ``merged_bytes`` (None: no bound, and
+    no two reads touch).
+    """
     merged: list[MergedRange] = []
     for start, length, place in sorted((s, n, i) for i, (s, n) in enumerate(ranges)):
         check_range(start, length)
         one = (place, start, length)
         last = merged[-1] if merged else None
-        if last is not None and start <= last.start + last.length + _GAP_BYTES:
+        if last is not None and start <= last.start + last.length + gap_bytes:
             total = max(last.length, start + length - last.start)
-            if total <= _MERGED_BYTES:
+            if merged_bytes is None or total <= merged_bytes:
                 merged[-1] = MergedRange(last.start, total, (*last.wanted, one))
                 continue
         merged.append(MergedRange(start, length, (one,)))
@@ -44,7 +53,7 @@ def check_range(start: int, length: int) -> None:
         raise StoreError(f"A range of {length} bytes from {start} is not possible.")
 
 
-def read_merged(merged: list[MergedRange], read: Callable[[int, int], bytes]) -> list[Buffer]:
+def read_merged(merged: list[MergedRange], read: Callable[[int, int], Buffer]) -> list[Buffer]:
     """Do the reads and show in them what was wanted, in the order of the request; nothing is
     copied."""
     results: list[Buffer] = [b""] * sum(len(group.wanted) for group in merged)

@@ -75,6 +75,9 @@ class Store(ABC):
     def replace(self, key: str, data: Buffer, *, etag: str) -> str:
         """Compare-and-swap: write only if the object's etag is still ``etag``; returns the new.
 
+        Write what nobody wrote before: some stores' etags are hashes of the content, and come back
+        with it.
+
         Raises ``PreconditionFailed`` when it is another, ``ObjectNotFound`` when it is gone.
         """
 

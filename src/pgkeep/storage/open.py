@@ -11,21 +11,36 @@ import re
 from pgkeep.errors import ConfigError
 from pgkeep.storage.interface import Store
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pgkeep.storage.options import StoreOptions
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _ESCAPE = re.compile(rb"%(.{0,2})", re.DOTALL)
-_LATER = ("s3", "gs", "az", "sftp")
+_OBJECTS = ("s3", "gs", "az")
 _EXAMPLE = "file:///var/backups/pgkeep"
 
 
-def open_store(url: str, *, create: bool = False) -> Store:
-    """The store at ``url``: ``file:///absolute/path`` or a plain absolute path.
+def open_store(url: str, options: StoreOptions | None = None, *, create: bool = False) -> Store:
+    """The store at ``url``: ``s3://``, ``gs://``, ``az://``, ``file://`` or an absolute path.
 
-    With ``create`` the directory is made if it is missing, and may be empty. Raises
-    ``ConfigError`` for a URL that this release cannot use, and what :class:`LocalStore` raises.
+    ``options`` are for object stores, of which nothing is asked yet. With ``create`` a directory
+    is made if it is missing, and may be empty. Raises ``ConfigError`` for a URL or settings that
+    cannot be used, and what :class:`LocalStore` raises.
     """
+    if is_object_url(url):
+        from pgkeep.storage.object_store import ObjectStore
+        from pgkeep.storage.object_url import parse_object_url
+
+        return ObjectStore(parse_object_url(url), options)
     from pgkeep.storage.local import LocalStore
 
     return LocalStore(local_path(url), create=create)
+
+
+def is_object_url(url: str) -> bool:
+    """Whether the URL is an object store's; a wrong one of them is one, too."""
+    return url.partition(":")[0].lower() in _OBJECTS
 
 
 def local_path(url: str) -> str:
@@ -104,19 +119,17 @@ def _checked(path: str, url: str) -> str:
 
 
 def _unusable(url: str, scheme: str) -> ConfigError:
-    if scheme in _LATER:
+    if scheme in _OBJECTS:
         return ConfigError(
-            f"{url!r} is on {scheme}://, and this release of pgkeep keeps repositories in "
-            "file:// directories only.",
-            remedy=f"Name a directory, for example {_EXAMPLE}; it may be a mounted network "
-            "file system.",
+            f"{url!r} is in an object store, and a directory is needed here.",
+            remedy=f"Name one, for example {_EXAMPLE}.",
         )
     from difflib import get_close_matches
 
-    near = get_close_matches(scheme, ("file", *_LATER), n=1)
+    near = get_close_matches(scheme, ("file", *_OBJECTS), n=1)
     hint = f" The nearest known one is {near[0]}://." if near else ""
     return ConfigError(
         f"{url!r} has the unknown scheme {scheme}://.",
-        why=f"This release of pgkeep keeps repositories in file:// directories only.{hint}",
-        remedy=f"Write for example {_EXAMPLE}.",
+        why=f"Known are file, {', '.join(_OBJECTS)}.{hint}",
+        remedy=f"Write for example {_EXAMPLE}, or s3://bucket/pgkeep.",
     )

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 from pgkeep.cli.context import Context
 from pgkeep.cli.render import pairs
+from pgkeep.cli.store_settings import store_names
 from pgkeep.config import DEFAULT_CONFIG_FILE, SETTINGS, state_directory
 from pgkeep.errors import ConfigError
 
@@ -47,9 +48,13 @@ def run(context: Context, args: Namespace) -> int:
     }
 
     def render() -> None:
+        # Settings of other stores than the repository's are shown if somebody has set them.
+        shown = {name for name, origin in settings.origins.items() if origin != "default"}
+        shown.update(store_names(settings))
         rows = [
             (setting.name, settings.shown(setting.name), settings.origins[setting.name])
             for setting in SETTINGS
+            if not setting.stores or setting.name in shown
         ]
         context.output.table(("setting", "value", "from"), rows)
         context.output.say()

@@ -60,6 +60,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="whoever can read the repository can read the database",
     )
+    group = parser.add_argument_group("object stores")
+    group.add_argument(
+        "--create-bucket",
+        action="store_true",
+        help="make the bucket (s3://) or container (az://) if it is not there",
+    )
     group = parser.add_argument_group("when something changed")
     group.add_argument(
         "--new-system",
@@ -81,6 +87,8 @@ def run(context: Context, args: Namespace) -> int:
     check_cluster_name(settings.cluster)
     sealing = _sealing(context, args)
     system = _system(context)
+    if args.create_bucket:
+        _create_bucket(context)
     store = _store(context, sealing)
     host = open_host_state(settings, context.owner_uid)
     report = init_repository(
@@ -103,6 +111,23 @@ def run(context: Context, args: Namespace) -> int:
     document = {**asdict(report), "can_list": report.can_list, "warnings": warnings}
     context.output.result(document, lambda: _render(context, report, system, warnings))
     return 0
+
+
+def _create_bucket(context: Context) -> None:
+    """Make the bucket that PGKEEP_REPO names. Raises ``UsageError``, and what making it raises."""
+    from pgkeep.cli.store_settings import store_options
+
+    options = store_options(context.settings)
+    if options is None:
+        raise UsageError(
+            "--create-bucket is for object stores, and PGKEEP_REPO names none.",
+            remedy="Leave it out: init makes the directory of a file:// repository by itself.",
+        )
+    from pgkeep.storage.create_bucket import create_bucket
+    from pgkeep.storage.object_url import parse_object_url
+
+    made = create_bucket(parse_object_url(str(context.settings.repo)), options)
+    context.log.info("bucket", made=made)
 
 
 def _store(context: Context, sealing: Sealing) -> Store:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pgkeep.cli.context import Context
 from pgkeep.cli.render import pairs
 from pgkeep.cli.session import open_repo
+from pgkeep.cli.store_settings import left_for_server
 from pgkeep.cli.systems import add_system_argument, restorable_layout
 from pgkeep.config import Settings
 from pgkeep.errors import UsageError
@@ -152,7 +153,11 @@ def fetch_access(context: Context, repository: Repository) -> FetchAccess:
         obstacle = "the identity was given as a text"
         if settings.identity is None:
             obstacle = "the passphrase is not left where the server could read it"
-    values = {"repo": repository.store.url, "cluster": settings.cluster}
+    values = {
+        "repo": repository.store.url,
+        "cluster": settings.cluster,
+        **left_for_server(settings),
+    }
     return FetchAccess(context.program, values, Path(identity) if identity else None, obstacle)
 
 

@@ -6,11 +6,13 @@ import json
 import os
 import pwd
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
 from pgkeep.cli.session import connect_server
+from pgkeep.cli.store_settings import left_for_server, store_names, without_secrets
 from pgkeep.config import Settings, state_directory
 from pgkeep.errors import ConfigError, ServerError
 from pgkeep.repository.layout import check_cluster_name
@@ -134,7 +136,8 @@ def _file_suffices(settings: Settings) -> bool:
     """Whether the user's own file says all that the archive command has to know."""
     if settings.config_file is None or not os.access(settings.config_file, os.R_OK):
         return False
-    needed = {name: settings.origins[name] for name in ("repo", "cluster", "state")}
+    names = ("repo", "cluster", "state", *store_names(settings))
+    needed = {name: settings.origins[name] for name in names}
     from_file = f"file {settings.config_file}"
     return needed.pop("repo") == from_file and all(
         origin in (from_file, "default") for origin in needed.values()
@@ -142,12 +145,13 @@ def _file_suffices(settings: Settings) -> bool:
 
 
 def _config_text(settings: Settings, server: dict[str, str]) -> str:
-    """A settings file without any secret."""
+    """A settings file with no secret but what opens the store, where no file holds that."""
     values = {
         "repo": settings.repo,
         "cluster": settings.cluster,
         "pgdata": settings.pgdata,
         "state": settings.state,
+        **left_for_server(settings, secrets_by_file=True),
     }
     lines = ["# Written by pgkeep setup, for the server's archive_command."]
     lines += [f"{name} = {_toml(value)}" for name, value in values.items() if value]
@@ -179,6 +183,8 @@ def _show(
 ) -> None:
     from pgkeep.setup.server import render_plan, statements
 
+    steps = tuple(replace(step, lines=without_secrets(step.lines)) for step in plan.steps)
+    plan = replace(plan, steps=steps)
     document = {
         "applied": applied,
         "archive_command": request.archive_command,
