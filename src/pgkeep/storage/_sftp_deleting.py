@@ -26,6 +26,8 @@ async def delete_objects(
     )
     results: dict[str, StoreError | None] = {}
     touched: dict[bytes, list[str]] = {}
+    if any(outcome is not None and ends_session(outcome) for outcome in outcomes):
+        session.abort()
     for key, outcome in zip(keys, outcomes, strict=True):
         results[key] = None if outcome is None else _in_our_words(outcome, root, key)
         if outcome is None:
