@@ -9,18 +9,9 @@ import pytest
 from pgkeep.errors import ObjectNotFound, PreconditionFailed, StoreError
 from pgkeep.storage import Store
 from pgkeep.storage.retry import RetryingStore
-from pgkeep.storage.sftp import SftpStore, open_sftp
 from tests.sshd import Sshd
 from tests.storage.contract import StoreContract
-
-
-def new_store(sshd: Sshd) -> SftpStore:
-    return open_sftp(
-        sshd.url(sshd.new_directory()),
-        key_file=str(sshd.key_file),
-        known_hosts=str(sshd.known_hosts),
-        create=True,
-    )
+from tests.storage.sftp import open_store
 
 
 class WithoutSwap(StoreContract):
@@ -49,7 +40,7 @@ class WithoutSwap(StoreContract):
 class TestSftp(WithoutSwap):
     @pytest.fixture
     def store(self, sshd: Sshd) -> Iterator[Store]:
-        store = new_store(sshd)
+        store = open_store(sshd)
         yield store
         store.close()
 
@@ -57,6 +48,6 @@ class TestSftp(WithoutSwap):
 class TestRetryingSftp(WithoutSwap):
     @pytest.fixture
     def store(self, sshd: Sshd) -> Iterator[Store]:
-        store = RetryingStore(new_store(sshd), deadline_seconds=10)
+        store = RetryingStore(open_store(sshd), deadline_seconds=10)
         yield store
         store.close()

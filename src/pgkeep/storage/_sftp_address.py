@@ -44,7 +44,11 @@ class Address(NamedTuple):
 
 def parse_address(url: str) -> Address:
     """The parts of ``url``. Raises ``ConfigError``, which never shows a password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        # Not shown: what cannot be read may hold a password as well.
+        raise _malformed("sftp://…", f"It cannot be read: {error}.") from None
     if parts.password is not None:
         # Not even shown: what stands in a URL is logged, and seen in lists of processes.
         raise ConfigError(

@@ -61,8 +61,7 @@ class Root:
     async def open(self, session: Session, *, create: bool) -> None:
         """Find the directory, or make it. Without ``create``, one that is missing or empty raises
         ``StoreUnavailable``: it looks just like a file system that is not mounted."""
-        if create:
-            await self._make_root(session)
+        made = await self._make_root(session) if create else []
         found = await session.lstat(self.address.path)
         if found is None:
             raise self._nothing_there("is missing")
@@ -73,11 +72,13 @@ class Root:
                 f"{self.url} is not a directory.",
                 remedy="Name the directory of the repository.",
             )
-        if await session.lstat(self.own) is not None:
-            return
-        if not create and not await _names_in(session, self.address.path):
-            raise self._nothing_there("is empty")
-        await self._mark(session)
+        if await session.lstat(self.own) is None:
+            if not create and not await _names_in(session, self.address.path):
+                raise self._nothing_there("is empty")
+            await self._mark(session)
+        for path in made:
+            with suppress(asyncssh.SFTPPermissionDenied):  # what is above may not be ours to read
+                await self.syncing.directory(session, path.rpartition(b"/")[0] or b"/")
 
     async def make_way(self, session: Session, key: str) -> None:
         """Make the directories in which ``key``'s object lies."""
@@ -128,16 +129,16 @@ class Root:
             remedy="Replace the link by what it points to, or by a bind mount.",
         )
 
-    async def _make_root(self, session: Session) -> None:
-        missing = []
+    async def _make_root(self, session: Session) -> list[bytes]:
+        """Make the directory and what is missing above it, all of which is returned."""
+        missing: list[bytes] = []
         path = self.address.path
         while path and await session.lstat(path) is None:
-            missing.append(path)
+            missing.insert(0, path)
             path = path.rpartition(b"/")[0]
-        for made in reversed(missing):
-            await make_directory(session, made)
-            with suppress(asyncssh.SFTPPermissionDenied):  # what is above may not be ours to read
-                await self.syncing.directory(session, made.rpartition(b"/")[0] or b"/")
+        for path in missing:
+            await make_directory(session, path)
+        return missing
 
     def _name_of(self, path: bytes) -> str:
         return path[len(self.address.path) + 1 :].decode("ascii")
@@ -146,6 +147,7 @@ class Root:
         """Put our directory into one that has none: a new repository, or a copy made without it."""
         try:
             await make_directory(session, self.own)
+            await make_directory(session, self.temporary)
         except asyncssh.SFTPError:
             # We may only read: then the top directory itself must do as a proof.
             self._is_marked = False

@@ -10,7 +10,7 @@ and a line there can turn the check of host keys off.
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pgkeep.errors import ConfigError, StoreError
 from pgkeep.storage._sftp_address import Address
@@ -37,9 +37,9 @@ class Login(NamedTuple):
     def __repr__(self) -> str:
         return f"Login(key_file={self.key_file!r})"
 
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         """For asyncssh. Raises ``ConfigError`` when the key file is of no use."""
-        options: dict[str, object] = {"password": self.password}
+        options: dict[str, Any] = {"password": self.password}
         if self.key_file is not None:
             # Read here, where what goes wrong can be told from what goes wrong on the network.
             # By its name then, so that a certificate that lies beside it is found.
@@ -106,33 +106,25 @@ async def _connect(
     address: Address, hosts: KnownHosts, login: Login, silence_seconds: float
 ) -> asyncssh.SSHClientConnection:
     witness = Witness()
-    options = login.options()
+    options = login.options() | {
+        "config": None,
+        "username": address.user,
+        "client_factory": lambda: witness,
+        "known_hosts": hosts.keys,
+        "x509_trusted_certs": None,
+        "x509_trusted_cert_paths": [],
+        "encryption_algs": _CIPHERS,
+        "compression_algs": None,
+        "window": _WINDOW_BYTES,
+        "connect_timeout": _LOGIN_SECONDS,
+        "login_timeout": _LOGIN_SECONDS,
+        "keepalive_interval": silence_seconds / (_QUESTIONS + 1),
+        "keepalive_count_max": _QUESTIONS,
+    }
     try:
-        return await asyncssh.connect(
-            address.host,
-            address.port,
-            config=None,
-            username=address.user,
-            client_factory=lambda: witness,
-            known_hosts=hosts.keys,
-            x509_trusted_certs=None,
-            x509_trusted_cert_paths=[],
-            encryption_algs=_CIPHERS,
-            compression_algs=None,
-            window=_WINDOW_BYTES,
-            connect_timeout=_LOGIN_SECONDS,
-            login_timeout=_LOGIN_SECONDS,
-            keepalive_interval=silence_seconds / (_QUESTIONS + 1),
-            keepalive_count_max=_QUESTIONS,
-            **options,
-        )
+        return await _connect_to(address, options, hosts)
     except asyncssh.HostKeyNotVerifiable as error:
         raise refusal(address, hosts, witness) from error
-    except asyncssh.KeyExchangeFailed as error:
-        # With keys known, only such kinds are asked for: another one is a changed key.
-        if hosts.keys_of(address, "") and "host key" in error.reason:
-            raise refusal(address, hosts, witness) from error
-        raise connect_problem(error, address) from error
     except FAILURES as error:
         raise connect_problem(error, address) from error
     except ValueError as error:
@@ -141,6 +133,20 @@ async def _connect(
             why=f"{error}.",
             remedy="See that the user that pgkeep runs as has a name on this machine.",
         ) from error
+
+
+async def _connect_to(
+    address: Address, options: dict[str, Any], hosts: KnownHosts
+) -> asyncssh.SSHClientConnection:
+    try:
+        return await asyncssh.connect(address.host, address.port, **options)
+    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
+        if not hosts.keys_of(address, ""):
+            raise
+    # Only the kinds of keys that are known were asked for, and a server that has none of these
+    # hangs up. Ask for any kind: one that is not known is still not believed, but it is seen.
+    options["server_host_key_algs"] = "default"
+    return await asyncssh.connect(address.host, address.port, **options)
 
 
 def _read_key(name: str) -> None:

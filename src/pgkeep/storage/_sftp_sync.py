@@ -79,19 +79,19 @@ class Syncing:
 
     async def _can_sync(self, session: Session, directory: bytes) -> bool:
         try:
-            await _sync(session, directory)
+            return await _sync(session, directory)
         except _REFUSALS:
             return False
-        return True
 
 
-async def _sync(session: Session, path: bytes) -> None:
-    """Sync a file or a directory by its name; one that is gone needs it no more."""
+async def _sync(session: Session, path: bytes) -> bool:
+    """Sync a file or a directory by its name; False for one that is gone and needs it no more."""
     try:
         file = await patiently(session.client.open(path, "rb", block_size=0))
     except asyncssh.SFTPNoSuchFile:
-        return
+        return False
     try:
         await patiently(file.fsync())
     finally:
         await patiently(file.close())
+    return True
