@@ -36,7 +36,6 @@ class WithoutSwap(StoreContract):
     test_no_swap_is_lost_among_threads = None
 
 
-
 class TestSftp(WithoutSwap):
     @pytest.fixture
     def store(self, sshd: Sshd) -> Iterator[Store]:

@@ -66,8 +66,12 @@ def test_a_host_key_of_another_kind_than_the_known_one_is_refused(
     other = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_public_key().decode()
     known = tmp_path / "known_hosts"
     known.write_text(f"[127.0.0.1]:{own_sshd.port} {other}")
-    with pytest.raises(StoreDenied, match="is not believed, and nothing was sent"):
+    with pytest.raises(
+        StoreDenied, match="another one than before, and nothing was sent"
+    ) as caught:
         open_store(own_sshd, known_hosts=str(known))
+    assert _fingerprint(own_sshd.folder / "host_key.pub") in str(caught.value)
+    assert str(caught.value).count("known is ecdsa-sha2-nistp256") == 1
 
 
 def test_a_revoked_host_key_is_refused(own_sshd: Sshd) -> None:

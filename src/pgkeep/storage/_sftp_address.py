@@ -60,7 +60,9 @@ def parse_address(url: str) -> Address:
     if parts.scheme.lower() != "sftp" or not parts.hostname:
         raise _malformed(url, "It names no server.")
     if not parts.username:
-        raise _malformed(url, "It names no user, and root and the server's user must mean the same.")
+        raise _malformed(
+            url, "It names no user, and root and the server's user must mean the same."
+        )
     if "?" in url or "#" in url:
         raise _malformed(url, "A '?' or a '#' has a meaning of its own: write %3F or %23.")
     return Address(

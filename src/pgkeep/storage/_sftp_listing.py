@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from pgkeep.errors import StoreError
 from pgkeep.storage._listing import LOST_AND_FOUND, is_legal
 from pgkeep.storage._sftp_library import asyncssh
 from pgkeep.storage._sftp_root import Root, is_directory, is_file, is_link

@@ -83,10 +83,10 @@ def connect_problem(error: BaseException, address: Address) -> StoreError:
             server=address.server,
         )
     return StoreUnavailable(
-        f"The server {address.server} cannot be reached.",
+        f"The server {address.server} cannot be reached, or it hangs up.",
         why=_why(error, None),
-        remedy="See that it runs, that the name and the port are right, and that no firewall "
-        "is in between.",
+        remedy="See that it runs, that the name and the port are right, that no firewall is in "
+        "between, and what its log says.",
         server=address.server,
     )
 

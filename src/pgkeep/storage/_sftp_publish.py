@@ -21,7 +21,7 @@ from pgkeep.errors import StoreDenied, StoreError, StoreUnavailable
 from pgkeep.storage._publish import new_name
 from pgkeep.storage._sftp_library import asyncssh
 from pgkeep.storage._sftp_problems import ends_session, room_of, sftp_problem
-from pgkeep.storage._sftp_root import FILE_MODE, Root, is_file, make_directory
+from pgkeep.storage._sftp_root import FILE_MODE, Root, is_file
 from pgkeep.storage._sftp_session import Session
 from pgkeep.storage._sftp_transfer import patiently, write_all
 
@@ -177,8 +177,7 @@ async def temporary(session: Session, root: Root) -> AsyncIterator[Temporary]:
     try:
         file = await patiently(opening)
     except asyncssh.SFTPNoSuchFile:
-        await root.check(session)
-        await make_directory(session, root.temporary)
+        await root.make_own(session)
         file = await patiently(session.client.open(name, "xb", attributes, block_size=0))
     made = Temporary(session, root, file, name)
     try:

@@ -120,9 +120,7 @@ class SftpReader(Store):
                     raise
                 if isinstance(error, asyncssh.SFTPNoSuchFile):
                     await self._root.check(session)
-                raise await problem_of(
-                    error, session, self._root, doing=doing, key=key
-                ) from error
+                raise await problem_of(error, session, self._root, doing=doing, key=key) from error
 
         with self._failing(doing, key):
             return self._pool.run(explained)

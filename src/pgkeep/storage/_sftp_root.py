@@ -75,10 +75,21 @@ class Root:
         if await session.lstat(self.own) is None:
             if not create and not await _names_in(session, self.address.path):
                 raise self._nothing_there("is empty")
-            await self._mark(session)
+            self._is_marked = False
+            # A copy made without it may be ours only to read: then the top directory must do.
+            with suppress(asyncssh.SFTPError):
+                await self.make_own(session)
         for path in made:
             with suppress(asyncssh.SFTPPermissionDenied):  # what is above may not be ours to read
                 await self.syncing.directory(session, path.rpartition(b"/")[0] or b"/")
+
+    async def make_own(self, session: Session) -> None:
+        """Make the directory of temporary files, in a repository that is surely there."""
+        await self.check(session)
+        if not self._is_marked:
+            await make_directory(session, self.own)
+            self._is_marked = True
+        await make_directory(session, self.temporary)
 
     async def make_way(self, session: Session, key: str) -> None:
         """Make the directories in which ``key``'s object lies."""
@@ -142,15 +153,6 @@ class Root:
 
     def _name_of(self, path: bytes) -> str:
         return path[len(self.address.path) + 1 :].decode("ascii")
-
-    async def _mark(self, session: Session) -> None:
-        """Put our directory into one that has none: a new repository, or a copy made without it."""
-        try:
-            await make_directory(session, self.own)
-            await make_directory(session, self.temporary)
-        except asyncssh.SFTPError:
-            # We may only read: then the top directory itself must do as a proof.
-            self._is_marked = False
 
     def _nothing_there(self, state: str) -> StoreUnavailable:
         return StoreUnavailable(

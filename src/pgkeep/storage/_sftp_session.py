@@ -94,10 +94,15 @@ async def open_session(
     try:
         async with asyncio.timeout(_LOGIN_SECONDS):
             client = await connection.start_sftp_client(path_encoding=None)
-    except BaseException as error:
+    except FAILURES as error:
+        # As a refused channel it is told too when there is no connection any more.
+        lost = (
+            asyncssh.ConnectionLost("The connection was closed") if connection.is_closed() else None
+        )
         connection.abort()
-        if isinstance(error, FAILURES):
-            raise connect_problem(error, address) from error
+        raise connect_problem(lost or error, address) from error
+    except BaseException:
+        connection.abort()
         raise
     return Session(connection, client)
 

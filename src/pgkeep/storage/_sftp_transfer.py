@@ -94,9 +94,9 @@ async def _in_flight(requests: Iterable[Coroutine[Any, Any, object]], *, at_once
     waiting: set[asyncio.Task[object]] = set()
     try:
         for request in requests:
+            waiting.add(asyncio.ensure_future(request))
             if len(waiting) >= at_once:
                 waiting = await _some_done(waiting)
-            waiting.add(asyncio.ensure_future(request))
         while waiting:
             waiting = await _some_done(waiting)
     finally:

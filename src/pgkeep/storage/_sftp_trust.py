@@ -31,7 +31,7 @@ class KnownHosts:
     def keys_of(self, address: Address, peer: str) -> list[asyncssh.SSHKey]:
         """What is known of the server, by its name or the numeric address ``peer``."""
         found, *_ = self.keys.match(address.host, peer, _port(address))
-        return [*found]
+        return [*dict.fromkeys(found)]  # by its name and by its address
 
     def _load(self, name: str) -> None:
         try:

@@ -66,9 +66,7 @@ class SftpStore(SftpReader):
             )
         return self._capabilities
 
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`. Buffers are sent as they are, without joining them."""
         check_key(key)
         views = views_of(data)
