@@ -16,7 +16,7 @@ from pgkeep.storage._root import Root
 from pgkeep.storage.interface import check_key
 
 # What mkfs makes in the top directory of ext4, readable for root alone.
-_LOST_AND_FOUND = "lost+found/"
+LOST_AND_FOUND = "lost+found/"
 
 
 def list_objects(
@@ -28,7 +28,7 @@ def list_objects(
     a listing that is silently short would look like backups that do not exist.
     """
     *parts, _ = prefix.split("/")
-    if not all(_is_legal(part) for part in parts):
+    if not all(is_legal(part) for part in parts):
         return
     with root.directory(parts) as directory:
         if directory is not None:
@@ -44,7 +44,7 @@ def _walk(
         if not path.startswith(prefix) and not (name[-1] == "/" and prefix.startswith(path)):
             continue
         if name[-1] == "/":
-            if (path > after or after.startswith(path)) and path != _LOST_AND_FOUND:
+            if (path > after or after.startswith(path)) and path != LOST_AND_FOUND:
                 yield from _enter(root, directory, path, prefix=prefix, after=after)
         elif path > after:
             found = _facts(directory, name)
@@ -65,7 +65,7 @@ def _sorted_names(root: Root, directory: int) -> list[str]:
     names = []
     with os.scandir(directory) as entries:
         for entry in entries:
-            if not _is_legal(entry.name):
+            if not is_legal(entry.name):
                 continue
             if entry.is_symlink():
                 root.refuse_link(directory, entry.name)
@@ -82,7 +82,8 @@ def _facts(directory: int, name: str) -> os.stat_result | None:
     return found if stat.S_ISREG(found.st_mode) else None
 
 
-def _is_legal(part: str) -> bool:
+def is_legal(part: str) -> bool:
+    """Whether a key can have such a part between two slashes."""
     try:
         check_key(part)
     except StoreError:
