@@ -17,8 +17,10 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.map import FrameAddress
 from pgkeep.repository.pack import BUFFER_BYTES, PackInfo, PackWriter
+from pgkeep.repository.presence import list_packs, missing_packs
 from pgkeep.seal.envelope import FrameRef
 from pgkeep.seal.keyring import PageHashKey
+from pgkeep.storage.checked import not_kept
 from pgkeep.storage.direct import aligned_buffer
 
 _SPARE_BUFFERS = 2  # with one, workers that finish at the same moment wait for the disk
@@ -57,9 +59,17 @@ class PackStream:
         return PackFiller(self, pooled=pooled)
 
     def close(self) -> list[PackInfo]:
-        """Wait for every pack; returns what was stored. Raises what a store raised."""
+        """Wait for every pack; returns what was stored, and is there.
+
+        Raises what a store raised, and ``StoreError`` for a pack that it confirmed and has not.
+        """
         self._pool.shutdown(wait=True)
         self.check()
+        store = self._repository.store
+        listed = list_packs(store, self._layout, attempt=self.attempt) if self.stored else {}
+        missing = missing_packs(store, self._layout, self.stored, listed)
+        if missing:
+            raise not_kept(store.url, missing[0], "It is not there now, or is cut off")
         return self.stored
 
     def stored_now(self) -> list[PackInfo]:

@@ -68,7 +68,8 @@ def open_store(
             "No repository is named.",
             remedy="Set PGKEEP_REPO, or give --repo, for example file:///var/backups/pgkeep.",
         )
-    store = CheckedStore(open_url(settings.repo, store_options(settings), create=create))
+    opened = open_url(settings.repo, store_options(settings), create=create)
+    store = CheckedStore(opened, unless="/packs/")
     return RetryingStore(store, deadline_seconds=PATIENCE_SECONDS, outages=outages)
 
 
