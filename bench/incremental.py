@@ -87,7 +87,7 @@ class Incrementals:
     def _step(self, number: int, share: float) -> Step:
         before = dict(self._hashes())
         if share:
-            self._update(share)
+            update_rows(self._context, share)
         self._context.settle()
         pages, least = self._difference(before)
         if number % 2:
@@ -107,16 +107,6 @@ class Incrementals:
         )
         print(step, flush=True)
         return step
-
-    def _update(self, share: float) -> None:
-        """Random rows, each once; autovacuum is off, so pages change through updates alone."""
-        run_tool(
-            [self._context.peers.program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"],
-            {**self._context.server.env, "PGDATABASE": DATABASE},
-            stdin="UPDATE pgbench_accounts SET abalance = abalance + 1 "
-            f"WHERE random() < {share}; CHECKPOINT; SELECT pg_switch_wal();",
-        )
-        self._context.server.wait_until_archived()
 
     def _backup(self, *options: str) -> tuple[Usage, int]:
         usage = run_measured(
@@ -143,7 +133,7 @@ class Incrementals:
         # From here on pgkeep is alone, and need not wait for the other's archiving.
         self._context.server.archive_with(self._archive_command)
         for _ in range(INCREMENTS):
-            self._update(0.01)
+            update_rows(self._context, 0.01)
             self._backup()
         layered = [self._restore() for _ in range(3)]
         self._backup("--full")
@@ -232,6 +222,17 @@ class Incrementals:
                     least += len(compressor.compress(waiting))
                     waiting = b""
         return differing, least + (len(compressor.compress(waiting)) if waiting else 0)
+
+
+def update_rows(context: Context, share: float) -> None:
+    """Random rows, each once; autovacuum is off, so pages change through updates alone."""
+    run_tool(
+        [context.peers.program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"],
+        {**context.server.env, "PGDATABASE": DATABASE},
+        stdin="UPDATE pgbench_accounts SET abalance = abalance + 1 "
+        f"WHERE random() < {share}; CHECKPOINT; SELECT pg_switch_wal();",
+    )
+    context.server.wait_until_archived()
 
 
 def _median(steps: Sequence[Step]) -> Step:

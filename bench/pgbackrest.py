@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.context import Case, Context, Outcome, check_restored, empty, size_of
@@ -16,10 +17,12 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class PgBackRest:
-    """One repository of pgBackRest; ``cipher`` is ``none`` (its default) or ``aes-256-cbc``."""
+    """One repository of pgBackRest; ``cipher`` is ``none`` (its default) or ``aes-256-cbc``.
+    ``store`` are options that name another place than a directory."""
 
     context: Context
     cipher: str = "none"
+    store: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def _home(self) -> Path:
@@ -87,6 +90,7 @@ class PgBackRest:
             "lock-path": self._home / "lock",
             "spool-path": self._home / "spool",
             "cmd": self.context.peers.pgbackrest,
+            **self.store,
         }
         if self.cipher != "none":
             options |= {"repo1-cipher-type": self.cipher, "repo1-cipher-pass": "benchmark " * 4}

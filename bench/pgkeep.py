@@ -10,7 +10,8 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.context import Case, Context, Outcome, check_restored, empty, size_of
@@ -65,12 +66,14 @@ def find_program(work: Path, *, given: str | None) -> Program | None:
 
 @dataclass(frozen=True)
 class Pgkeep:
-    """One repository of pgkeep; ``level`` is zstd's, None for pgkeep's own default."""
+    """One repository of pgkeep; ``level`` is zstd's, None for pgkeep's own default. ``store`` are
+    variables that name another place than a directory."""
 
     context: Context
     program: Program
     level: int | None
     name: str
+    store: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def _home(self) -> Path:
@@ -86,6 +89,7 @@ class Pgkeep:
             "PGKEEP_REPO": f"file://{self._home / 'repo'}",
             "PGKEEP_STATE": str(self._home / "state"),
             "PGKEEP_PGDATA": str(self.context.pgdata),
+            **self.store,
         }
 
     @property

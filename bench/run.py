@@ -29,15 +29,20 @@ from bench.incremental import PARTS, Incrementals
 from bench.incremental import report as report_incremental
 from bench.incremental import save as save_incremental
 from bench.machine import describe
+from bench.objects import ObjectBench
+from bench.objects import report as report_objects
+from bench.objects import save as save_objects
 from bench.peers import BenchError, Peers, prepare_peers
 from bench.pgbackrest import pgbackrest_cases
 from bench.pgkeep import Program, find_program, pgkeep_cases
 from bench.plot import draw
 from bench.report import render
 from bench.results import Results, Row, Run, WalRow, load_results
+from bench.s3_server import PROGRAMS
 from bench.server import running
 from bench.targets import judge
 from bench.wal import measure_wal
+from tools.object_servers import provide
 
 UNPRIVILEGED = "nobody"
 FREE_FACTOR = 4.5
@@ -56,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--incremental", action="store_true", help="incremental backups, and nothing else"
     )
+    found.add_argument("--objects", action="store_true", help="on an S3 server, and nothing else")
     found.add_argument(
         "--only",
         help="only rows whose key holds one of these words, by comma; or with --incremental, "
@@ -95,6 +101,9 @@ def _prepare_and_run(options: argparse.Namespace, work: Path, given: list[str]) 
     (work / "home").mkdir(exist_ok=True)
     tree = options.peers.absolute() if options.peers else None
     say("programs of others", prepare_peers(work, tree=tree).source)
+    if options.objects:
+        for name in PROGRAMS:
+            shutil.copy(provide(name), work / "bin" / name)
     account = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
     if account is not None:
         work.chmod(0o755)
@@ -107,6 +116,8 @@ def _prepare_and_run(options: argparse.Namespace, work: Path, given: list[str]) 
     )
     if options.incremental and returncode == 0:
         _publish_incremental(work / "results.json", docs=not options.dry_docs)
+    elif options.objects and returncode == 0:
+        _publish_objects(work / "results.json", docs=not options.dry_docs)
     elif (work / "results.json").exists():
         _publish(load_results(work / "results.json"), docs=not options.dry_docs)
     return returncode
@@ -162,6 +173,8 @@ def _measure(options: argparse.Namespace, work: Path) -> int:
             context = Context(peers, server, work, options.processes)
             if options.incremental:
                 return _incremental(context, program, options)
+            if options.objects:
+                return _objects(context, program, options)
             rows = _rounds(_cases(context, program, options.only), options.rounds)
             wal = _wal(context, program, options)
         results = _results(options, work, peers, program, rows, wal)
@@ -177,17 +190,37 @@ def _incremental(context: Context, program: Program | None, options: argparse.Na
         raise BenchError("pgkeep does not run here.")
     parts = options.only.split(",") if options.only else PARTS
     found = Incrementals(context, program).run(rounds=options.rounds, only=parts)
+    facts = {"found": found, "rounds": options.rounds, **_facts(context, program, options)}
+    (context.work / "results.json").write_text(json.dumps(facts))
+    return 0
+
+
+def _objects(context: Context, program: Program | None, options: argparse.Namespace) -> int:
+    if program is None:
+        raise BenchError("pgkeep does not run here.")
+    found = ObjectBench(context, program, segments=options.segments).run()
+    facts = {"found": found, **_facts(context, program, options)}
+    (context.work / "results.json").write_text(json.dumps(facts))
+    return 0
+
+
+def _facts(context: Context, program: Program, options: argparse.Namespace) -> dict[str, object]:
     machine = describe(context.work)
-    facts = {
-        "found": found,
+    return {
         "machine": f"{machine.cores} cores of {machine.cpu}, {machine.file_system}, "
         f"{machine.system}.",
         "versions": {"pgkeep": program.version, **context.peers.versions()},
         "size": round(options.size_gib * GIB),
-        "rounds": options.rounds,
     }
-    (context.work / "results.json").write_text(json.dumps(facts))
-    return 0
+
+
+def _publish_objects(results: Path, *, docs: bool) -> None:
+    facts = json.loads(results.read_text())
+    found = facts.pop("found")
+    page = report_objects(found, **facts)
+    print(page)
+    if docs:
+        save_objects(found, page, docs=CHECKOUT / "docs")
 
 
 def _publish_incremental(results: Path, *, docs: bool) -> None:

@@ -1,4 +1,4 @@
-"""Object stores that others wrote, built once, for the tests.
+"""Object stores that others wrote, and a proxy that disturbs connections, built once.
 
     python3 -m tools.object_servers [NAME …]      build them (all) and print where they are
 
@@ -62,6 +62,9 @@ SERVERS = {
             "github.com/fsouza/fake-gcs-server",
             "v1.56.1",
             "fake-gcs-server",
+        ),
+        ObjectServer(
+            "toxiproxy", "go", "github.com/Shopify/toxiproxy/v2/cmd/server", "v2.5.0", "server"
         ),
         ObjectServer("azurite", "npm", "azurite", "3.37.0", "node_modules/.bin/azurite-blob"),
     )
