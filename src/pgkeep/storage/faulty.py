@@ -111,7 +111,9 @@ class FaultyStore(Store):
         with self._lock:
             return sum(n for call, n in self.calls.items() if _matches(call, method, key))
 
-    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
+    def put(
+        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
+    ) -> str:
         return self._call("put", key, lambda: self.store.put(key, data, if_absent=if_absent))
 
     def replace(self, key: str, data: Buffer, *, etag: str) -> str:

@@ -83,7 +83,9 @@ class RetryingStore(Store):
             cancelled=self._cancelled,
         )
 
-    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
+    def put(
+        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
+    ) -> str:
         """See :meth:`Store.put`. ``ObjectExists`` is never the echo of this very call."""
         tries = _Tries(self)
 
