@@ -33,7 +33,7 @@ class WithoutSwap(StoreContract):
         assert store.put("object", b"1") != store.put("object", b"22")
 
     # There is none to lose.
-    test_no_swap_is_lost_among_threads = None
+    test_no_swap_is_lost_among_threads = None  # type: ignore[assignment]
 
 
 class TestSftp(WithoutSwap):

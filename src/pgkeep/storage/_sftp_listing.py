@@ -11,9 +11,8 @@ from typing import Any
 
 from pgkeep.storage._listing import LOST_AND_FOUND, is_legal
 from pgkeep.storage._sftp_library import asyncssh
-from pgkeep.storage._sftp_root import Root, is_directory, is_file, is_link
+from pgkeep.storage._sftp_root import Root, entries_of, is_directory, is_file, is_link
 from pgkeep.storage._sftp_session import Session
-from pgkeep.storage._sftp_transfer import patiently
 
 Facts = asyncssh.SFTPAttrs
 _Entries = list[tuple[str, Facts]]
@@ -52,14 +51,14 @@ class Lister:
         """What is in a directory, a ``/`` after the names of directories, in that order."""
         where = self._root.path(base).removesuffix(b"/")
         try:
-            found = await patiently(session.client.readdir(where))
+            found = await entries_of(session, where)
         except asyncssh.SFTPNoSuchFile:
             return []  # deleted meanwhile, or the whole repository is gone: the caller looks
         entries = []
-        for entry in found:
-            name = bytes(entry.filename).decode("ascii", "replace")
+        for raw, told in found:
+            name = raw.decode("ascii", "replace")
             if is_legal(name):
-                facts = await self._complete(session, base + name, entry.attrs)
+                facts = await self._complete(session, base + name, told)
                 if facts is not None:
                     entries.append((f"{name}/" if is_directory(facts) else name, facts))
         entries.sort(key=lambda entry: entry[0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from pgkeep.errors import StoreUnavailable
@@ -46,6 +47,8 @@ class SessionPool:
             result = self._thread.run(work(session))
             usable = True
             return result
+        except CancelledError:
+            raise self._was_closed() from None
         except Exception as error:
             usable = not ends_session(error)
             raise

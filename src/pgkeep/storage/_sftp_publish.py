@@ -13,6 +13,7 @@ clock, and compare-and-swap is not possible.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,9 +22,9 @@ from pgkeep.errors import StoreDenied, StoreError, StoreUnavailable
 from pgkeep.storage._publish import new_name
 from pgkeep.storage._sftp_library import asyncssh
 from pgkeep.storage._sftp_problems import ends_session, room_of, sftp_problem
-from pgkeep.storage._sftp_root import FILE_MODE, Root, is_file
+from pgkeep.storage._sftp_root import FILE_MODE, Root, entries_of, is_file
 from pgkeep.storage._sftp_session import Session
-from pgkeep.storage._sftp_transfer import patiently, write_all
+from pgkeep.storage._sftp_transfer import all_of, patiently, write_all
 
 _ATTEMPTS = 100
 _FAILURES = 3
@@ -39,7 +40,7 @@ class Temporary:
     """
 
     def __init__(
-        self, session: Session, root: Root, file: asyncssh.SFTPClientFile[bytes], name: bytes
+        self, session: Session, root: Root, file: asyncssh.SFTPClientFile, name: bytes
     ) -> None:
         self.name = name
         self.facts = asyncssh.SFTPAttrs()
@@ -52,8 +53,10 @@ class Temporary:
         limit_bytes = self._session.client.limits.max_write_len
         try:
             await write_all(self._file, views, limit_bytes=limit_bytes)
-            await self._root.syncing.file(self._file)
-            self.facts = await patiently(self._file.stat())
+            # Asked for in one go, and answered in that order.
+            _, self.facts = await asyncio.gather(
+                self._root.syncing.file(self._file), patiently(self._file.stat())
+            )
         except asyncssh.SFTPError as error:
             raise await self._problem(error, key) from error
 
@@ -117,9 +120,7 @@ class Temporary:
     async def remove(self) -> None:
         """Give the temporary name back, whether it is still there or not."""
         with suppress(asyncssh.SFTPError):
-            await patiently(self._file.close())
-        with suppress(asyncssh.SFTPError):
-            await patiently(self._session.client.remove(self.name))
+            await all_of(self._file.close(), self._session.client.remove(self.name))
 
     async def _is_taken(self, key: str) -> bool:
         found = await self._session.lstat(self._root.path_of(key))
@@ -202,12 +203,10 @@ async def problem_of(
 
 async def sweep(session: Session, root: Root, *, now: int, but: bytes) -> None:
     """Remove what writers left that died a day ago, by the server's clock, except ``but``."""
-    for entry in await patiently(session.client.readdir(root.temporary)):
-        name = bytes(entry.filename)
-        written = entry.attrs.mtime
-        if _NAME.fullmatch(name) and written is not None and now - written > _SWEEP_SECONDS:
-            path = root.temporary + b"/" + name
-            if path != but:
-                # Another process was faster, or it is another user's: a leftover does no harm.
-                with suppress(asyncssh.SFTPError):
-                    await patiently(session.client.remove(path))
+    for name, facts in await entries_of(session, root.temporary):
+        path = root.temporary + b"/" + name
+        is_old = facts.mtime is not None and now - facts.mtime > _SWEEP_SECONDS
+        if is_old and _NAME.fullmatch(name) and path != but:
+            # Another process was faster, or it is another user's: a leftover does no harm.
+            with suppress(asyncssh.SFTPError):
+                await patiently(session.client.remove(path))

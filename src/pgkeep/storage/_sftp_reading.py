@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -149,15 +150,9 @@ class SftpReader(Store):
     @asynccontextmanager
     async def _opened(
         self, session: Session, key: str
-    ) -> AsyncIterator[tuple[asyncssh.SFTPClientFile[bytes], int]]:
+    ) -> AsyncIterator[tuple[asyncssh.SFTPClientFile, int]]:
         """The object's file and its size."""
-        path = self._root.path_of(key)
-        if await self._look(session, key) is None:
-            raise await self._root.absent(session, key)
-        try:
-            file = await patiently(session.client.open(path, "rb", block_size=0))
-        except asyncssh.SFTPNoSuchFile:
-            raise await self._root.absent(session, key) from None
+        file = await self._open(session, key)
         try:
             # Of the open file: one of that name may have taken its place.
             yield file, (await patiently(file.stat())).size or 0
@@ -165,8 +160,29 @@ class SftpReader(Store):
             with suppress(asyncssh.SFTPError):
                 await patiently(file.close())
 
+    async def _open(self, session: Session, key: str) -> asyncssh.SFTPClientFile:
+        """Open and look at once, for the server opens what a link points to, and directories."""
+        path = self._root.path_of(key)
+        found, file = await patiently(
+            asyncio.gather(
+                self._look(session, key),
+                session.client.open(path, "rb", block_size=0),
+                return_exceptions=True,
+            )
+        )
+        if not isinstance(file, BaseException):
+            if isinstance(found, asyncssh.SFTPAttrs):
+                return file
+            await patiently(file.close())
+        for outcome in (found, file):
+            if isinstance(outcome, BaseException) and not isinstance(
+                outcome, asyncssh.SFTPNoSuchFile
+            ):
+                raise outcome
+        raise await self._root.absent(session, key)
+
     async def _span(
-        self, session: Session, file: asyncssh.SFTPClientFile[bytes], start: int, length: int
+        self, session: Session, file: asyncssh.SFTPClientFile, start: int, length: int
     ) -> bytes:
         if length == 0:
             return b""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import stat
 from contextlib import suppress
+from typing import cast
 
 from pgkeep.errors import ObjectNotFound, StoreError, StoreUnavailable
 from pgkeep.storage._publish import OWN_DIRECTORY
@@ -73,7 +74,7 @@ class Root:
                 remedy="Name the directory of the repository.",
             )
         if await session.lstat(self.own) is None:
-            if not create and not await _names_in(session, self.address.path):
+            if not create and not await entries_of(session, self.address.path):
                 raise self._nothing_there("is empty")
             self._is_marked = False
             # A copy made without it may be ours only to read: then the top directory must do.
@@ -188,6 +189,9 @@ def is_link(found: asyncssh.SFTPAttrs) -> bool:
     return stat.S_ISLNK(found.permissions or 0)
 
 
-async def _names_in(session: Session, path: bytes) -> list[bytes]:
-    names = await patiently(session.client.listdir(path))
-    return [name for name in names if name not in (b".", b"..")]
+async def entries_of(session: Session, path: bytes) -> list[tuple[bytes, asyncssh.SFTPAttrs]]:
+    """Name and facts of all that is in a directory."""
+    found = await patiently(session.client.readdir(path))
+    # Names are text only where the path was.
+    named = [(cast(bytes, entry.filename), entry.attrs) for entry in found]
+    return [(name, facts) for name, facts in named if name not in (b".", b"..")]

@@ -145,7 +145,7 @@ async def _connect_to(
 ) -> asyncssh.SSHClientConnection:
     try:
         return await asyncssh.connect(address.host, address.port, **options)
-    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
+    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError):
         if not hosts.keys_of(address, ""):
             raise
     # Only the kinds of keys that are known were asked for, and a server that has none of these

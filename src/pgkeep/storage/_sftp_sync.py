@@ -31,7 +31,7 @@ class Syncing:
         """Whether nothing that was asked so far had to go without."""
         return self._files and self._directories
 
-    async def file(self, file: asyncssh.SFTPClientFile[bytes]) -> None:
+    async def file(self, file: asyncssh.SFTPClientFile) -> None:
         """Sync an open file, where the server can."""
         if self._files:
             try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pgkeep.storage._sftp_library import asyncssh
 
@@ -45,7 +45,7 @@ async def all_of(*answers: Coroutine[Any, Any, Any]) -> None:
 
 
 async def write_all(
-    file: asyncssh.SFTPClientFile[bytes], views: Sequence[memoryview], *, limit_bytes: int
+    file: asyncssh.SFTPClientFile, views: Sequence[memoryview], *, limit_bytes: int
 ) -> None:
     """Write the pieces one after the other, from the start of the file."""
     block_bytes = _block(limit_bytes)
@@ -60,7 +60,7 @@ async def write_all(
 
 
 async def read_span(
-    file: asyncssh.SFTPClientFile[bytes], start: int, length: int, *, limit_bytes: int
+    file: asyncssh.SFTPClientFile, start: int, length: int, *, limit_bytes: int
 ) -> bytes:
     """``length`` bytes from ``start``; fewer only where the file ends."""
     block_bytes = _block(limit_bytes)
@@ -78,14 +78,15 @@ async def read_span(
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _read(file: asyncssh.SFTPClientFile[bytes], start: int, length: int) -> bytes:
+async def _read(file: asyncssh.SFTPClientFile, start: int, length: int) -> bytes:
     """One block. A server may answer with less than was asked for, and there is more."""
-    data = await file.read(length, start)
+    data = b""
     while len(data) < length:
-        more = await file.read(length - len(data), start + len(data))
+        # Text only for a file that was opened as text.
+        more = cast(bytes, await file.read(length - len(data), start + len(data)))
         if not more:
             break
-        data += more
+        data = data + more if data else more
     return data
 
 

@@ -7,6 +7,7 @@ would from then on be believed.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from pgkeep.errors import ConfigError, StoreDenied
@@ -122,10 +123,8 @@ def _port(address: Address) -> int | None:
 
 def _usual_files() -> list[str]:
     files = [_SYSTEM_FILE]
-    try:
+    with suppress(RuntimeError):  # in some containers a user has no home directory
         files.insert(0, Path.home() / ".ssh" / "known_hosts")
-    except RuntimeError:
-        pass  # this user has no home directory, as in some containers
     return [str(file) for file in files if _is_readable(file)]
 
 

@@ -87,7 +87,7 @@ class SftpStore(SftpReader):
         return self._run(store, "store", key)
 
     def replace(self, key: str, data: Buffer, *, etag: str) -> str:
-        """Never done, see above. Raises what :meth:`Store.replace` does, and else ``StoreError``."""
+        """Never done, see above. Raises what :meth:`Store.replace` does, or ``StoreError``."""
         if self.head(key).etag != etag:
             raise PreconditionFailed(
                 f"The object {key} in {self.url} was not replaced.",
