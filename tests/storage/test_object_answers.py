@@ -258,6 +258,18 @@ def test_what_is_set_is_sent_and_signed(script: Scripted) -> None:
     assert asked.headers["x-amz-content-sha256"] == hashlib.sha256(b"content").hexdigest()
 
 
+def test_a_token_of_the_environment_is_not_added_to_our_key(
+    script: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of another key")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    _store(script.endpoint).put("a", b"x")
+    (asked,) = script.asked
+    assert "x-amz-security-token" not in asked.headers
+    assert f"Credential={KEY}/" in asked.headers["authorization"]
+
+
 def test_a_swap_sends_the_etag_alone(script: Scripted) -> None:
     _store(script.endpoint).replace("a", b"x", etag='"abc"')
     assert script.asked[0].headers["if-match"] == '"abc"'

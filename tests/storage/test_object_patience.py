@@ -55,7 +55,7 @@ def test_a_read_that_goes_on_slowly_is_not_ended(monkeypatch: pytest.MonkeyPatch
 
     def drip(connection: socket.socket) -> None:
         connection.recv(10_000)
-        head = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nETag: \"e\"\r\n"
+        head = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nETag: "e"\r\n'
         connection.sendall(head + b"Last-Modified: Wed, 25 Nov 2026 10:00:00 GMT\r\n\r\n")
         for number in range(8):
             time.sleep(0.3)

@@ -11,7 +11,7 @@ from pgkeep.config import SETTINGS, load_settings
 from pgkeep.config.store_table import STORE_SETTINGS
 from pgkeep.errors import ConfigError
 from pgkeep.storage import open_store
-from pgkeep.storage._object_client import is_virtual, s3_endpoint
+from pgkeep.storage._object_settings import is_virtual, s3_endpoint
 from pgkeep.storage.object_url import ObjectPlace, parse_object_url
 from pgkeep.storage.options import StoreOptions
 
