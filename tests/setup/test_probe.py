@@ -54,7 +54,7 @@ def test_a_small_difference_is_no_loss() -> None:
     assert probe_store(MemoryStore()).clock_ahead_seconds == 0
 
 
-@pytest.mark.parametrize("name", ["moto", "versitygw", "minio", "azurite"])
+@pytest.mark.parametrize("name", ["moto", "versitygw", "minio", "fake-gcs-server", "azurite"])
 def test_good_stores_lose_nothing(request: pytest.FixtureRequest, name: str) -> None:
     running = object_service(request, name)
     store = ObjectStore(running.new_place(), running.options)
