@@ -42,7 +42,6 @@ from bench.s3_server import PROGRAMS
 from bench.server import running
 from bench.targets import judge
 from bench.wal import measure_wal
-from tools.object_servers import provide
 
 UNPRIVILEGED = "nobody"
 FREE_FACTOR = 4.5
@@ -102,6 +101,8 @@ def _prepare_and_run(options: argparse.Namespace, work: Path, given: list[str]) 
     tree = options.peers.absolute() if options.peers else None
     say("programs of others", prepare_peers(work, tree=tree).source)
     if options.objects:
+        from tools.object_servers import provide  # of the checkout, which the other user has not
+
         for name in PROGRAMS:
             shutil.copy(provide(name), work / "bin" / name)
     account = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None

@@ -28,6 +28,7 @@ import pytest
 from pgkeep.storage.create_bucket import create_bucket
 from pgkeep.storage.object_url import ObjectPlace
 from pgkeep.storage.options import StoreOptions
+from tests.gcs_xml import start_translator
 from tests.servers import new_directory
 from tests.warden import warden
 from tools.object_servers import Unavailable, provide
@@ -64,12 +65,7 @@ class Service:
     @property
     def environ(self) -> dict[str, str]:
         given = self.options._asdict().items()
-        found = {f"PGKEEP_{name.upper()}": str(value) for name, value in given if value}
-        # The emulator of GCS knows no login, for which there is no setting.
-        return found | ({"GOOGLE_SKIP_SIGNATURE": "true"} if self.scheme == "gs" else {})
-
-
-NAMES = ("moto", "versitygw", "minio", "fake-gcs-server", "azurite")
+        return {f"PGKEEP_{name.upper()}": str(value) for name, value in given if value}
 
 
 def object_service(request: pytest.FixtureRequest, name: str) -> Service:
@@ -139,8 +135,6 @@ def _fake_gcs() -> Service:
     argv = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", port]
     argv += ["-backend", "memory", "-public-host", f"127.0.0.1:{port}"]
     _start("fake-gcs-server", argv, port, {})
-    # The library's own variable; real stores always have a login.
-    os.environ["GOOGLE_SKIP_SIGNATURE"] = "true"
 
     def make_bucket(name: str) -> None:
         request = urllib.request.Request(
@@ -150,7 +144,22 @@ def _fake_gcs() -> Service:
         )
         urllib.request.urlopen(request, timeout=10).close()
 
-    return Service("fake-gcs-server", "gs", StoreOptions(endpoint=endpoint), make_bucket)
+    # A service account that needs no login, which only the library's own variable can name.
+    account = new_directory("gcs") / "account.json"
+    front = f"http://127.0.0.1:{start_translator(port)}"
+    account.write_text(
+        json.dumps(
+            {
+                "gcs_base_url": front,
+                "disable_oauth": True,
+                "client_email": "",
+                "private_key": "",
+                "private_key_id": "",
+            }
+        )
+    )
+    os.environ["GOOGLE_SERVICE_ACCOUNT"] = str(account)
+    return Service("fake-gcs-server", "gs", StoreOptions(endpoint=front), make_bucket)
 
 
 def _azurite() -> Service:

@@ -107,17 +107,27 @@ def configuration_page() -> Iterator[str]:
     yield "2. the environment: `PGKEEP_X`, or `PGKEEP_X_FILE` for the content of a file (not both),"
     yield "3. the TOML file that `--config` or `PGKEEP_CONFIG` names, else"
     yield f"   `{DEFAULT_CONFIG_FILE}`,"
-    yield "4. its default."
+    yield "4. for object stores, a variable that the provider's own tools know (below),"
+    yield "5. its default."
     yield ""
     yield "`pgkeep config` shows the result and where each value came from. An unknown name is"
     yield "refused, with the nearest right one. Paths in the file are absolute. Sizes are in binary"
     yield "units (`100MiB`), times such as `90`, `90s`, `5min` or `2h`."
     yield from ("", "| in the file | variable | default | |", "|---|---|---|---|")
-    for setting in SETTINGS:
-        name = f"`{setting.name}`"
-        if setting.secret:
-            name += f", `{setting.name}_file`"
-        yield f"| {name} | `{setting.variable}` | {default_of(setting)} | {setting.help} |"
+    yield from (row_of(setting) for setting in SETTINGS if not setting.stores)
+    yield ""
+    yield "Of an object store pgkeep has to know more than the URL; [Stores](stores.md) shows it in"
+    yield "use. Where one of these is not given, the provider's own variable counts. A key, its"
+    yield "secret and its token belong together: they are taken from one place."
+    yield from (
+        "",
+        "| in the file | variable | default | | for | also |",
+        "|---|---|---|---|---|---|",
+    )
+    for setting in (setting for setting in SETTINGS if setting.stores):
+        stores = ", ".join(f"{scheme}://" for scheme in setting.stores)
+        also = ", ".join(f"`{name}`" for name in setting.also)
+        yield f"{row_of(setting)} {stores} | {also} |"
     yield ""
     yield "The file may have a table `[server]` with libpq's connection parameters (`host`, `port`,"
     yield "`user`, `dbname`, `passfile`, …). libpq's own variables (`PGHOST`, `PGPORT`, …)"
@@ -127,9 +137,17 @@ def configuration_page() -> Iterator[str]:
     yield "read is warned of."
     yield from ("", "```toml")
     for setting in SETTINGS:
-        if setting.example and not setting.secret:
+        if setting.example and not setting.secret and not setting.stores:
             yield f"{setting.name} = {toml(setting)}"
     yield from ("", "[server]", 'host = "/run/postgresql"', 'user = "pgkeep"', "```")
+
+
+def row_of(setting: Setting) -> str:
+    """The beginning of a setting's row, which is all of it for most."""
+    name = f"`{setting.name}`"
+    if setting.secret:
+        name += f", `{setting.name}_file`"
+    return f"| {name} | `{setting.variable}` | {default_of(setting)} | {setting.help} |"
 
 
 def default_of(setting: Setting) -> str:

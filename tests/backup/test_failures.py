@@ -63,9 +63,7 @@ class StuckStore(MemoryStore):
         super().__init__()
         self.reached, self.let = threading.Semaphore(0), threading.Event()
 
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         if "/packs/" in key:
             self.reached.release()
             assert self.let.wait(60)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from pgkeep.config import SETTINGS
 from tools import reference
 
 
@@ -18,6 +21,14 @@ def test_every_error_stands_in_the_tree_with_its_exit_code() -> None:
     assert len(rows) > 30
     codes = [code for _, code, _ in rows]
     assert len(codes) == len(set(codes)), "two errors share an exit code"
+
+
+def test_the_page_of_stores_names_each_setting_and_no_other() -> None:
+    page = (reference.FOLDER / "stores.md").read_text(encoding="utf-8")
+    named = {name.removesuffix("_FILE") for name in re.findall(r"PGKEEP_[A-Z_]+", page)}
+    known = {setting.variable.removesuffix("_FILE") for setting in SETTINGS if setting.stores}
+    assert known <= named
+    assert named - known <= {"PGKEEP_REPO"}
 
 
 def test_every_option_stands_in_the_page() -> None:

@@ -54,10 +54,7 @@ def test_these_urls_name_directories(url: str, path: str) -> None:
         ("file:///a%2", "%25"),
         ("file:///a?b", "%3F"),
         ("file:///a#b", "%23"),
-        ("s3://bucket/prefix", "file:// directories only"),
-        ("gs://bucket", "file:// directories only"),
-        ("az://container", "file:// directories only"),
-        ("sftp://host/path", "file:// directories only"),
+        ("sftp://host/path", "unknown scheme sftp://"),
         ("flie:///var/backups", "nearest known one is file://"),
         ("gcs://bucket", "nearest known one is gs://"),
         ("http://host/path", "unknown scheme http://"),
@@ -100,5 +97,26 @@ print([name for name in heavy.split() if name in sys.modules])
         capture_output=True,
         text=True,
         check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_opening_an_object_store_imports_little_more() -> None:
+    program = """
+import sys
+from pgkeep.storage import open_store
+from pgkeep.storage.options import StoreOptions
+options = StoreOptions(access_key_id="a", secret_access_key="b", endpoint="http://127.0.0.1:9")
+store = open_store("s3://bucket/prefix", options)
+try:
+    store.put("a", b"x", if_absent=True)
+except Exception as error:
+    assert type(error).__name__ == "StoreUnavailable", error
+heavy = "dataclasses inspect pathlib urllib.parse random tempfile logging subprocess threading"
+heavy += " concurrent.futures ctypes hashlib json difflib shutil ssl botocore asyncio"
+print([name for name in heavy.split() if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"

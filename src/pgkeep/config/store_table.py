@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pgkeep.config.setting import Setting
 
-S3, GS, AZ = ("s3",), ("gs",), ("az",)
+S3, GS, AZ, SFTP = ("s3",), ("gs",), ("az",), ("sftp",)
 # Whose variables count for which scheme: AWS_REGION says nothing of a repository at az://.
 PROVIDER_PREFIX = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 
@@ -178,5 +178,32 @@ STORE_SETTINGS: tuple[Setting, ...] = (
         stores=AZ,
         also=("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"),
         group="azure",
+    ),
+    Setting(
+        "sftp_key_file",
+        "path",
+        None,
+        "The private SSH key, without a passphrase.",
+        "/etc/pgkeep/id_ed25519",
+        shown_default="the agent's, else those in `~/.ssh`",
+        stores=SFTP,
+    ),
+    Setting(
+        "sftp_known_hosts",
+        "path",
+        None,
+        "The file of host keys that are believed.",
+        "/etc/pgkeep/known_hosts",
+        shown_default="`~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`",
+        stores=SFTP,
+    ),
+    Setting(
+        "sftp_password",
+        "text",
+        None,
+        "The password, where there is no key; a key is better.",
+        "",
+        secret=True,
+        stores=SFTP,
     ),
 )

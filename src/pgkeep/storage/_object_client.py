@@ -8,14 +8,21 @@ are limited by size, each class of sizes with a client of its own, made when it 
 
 from __future__ import annotations
 
+import os
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from pgkeep import __version__
 from pgkeep.errors import ConfigError, PgkeepError
+from pgkeep.storage._object_settings import (
+    check_options,
+    is_virtual,
+    read_certificates,
+    s3_endpoint,
+)
 from pgkeep.storage.object_url import ObjectPlace
 from pgkeep.storage.options import StoreOptions
 
@@ -30,6 +37,7 @@ SILENCE_SECONDS = 30
 PUT_SECONDS = ((1 << 20, 30), (64 << 20, 330))
 LONGEST_SECONDS = 3600
 _READING = "reading"
+_TOKENS = ("AWS_SESSION_TOKEN", "AWS_TOKEN")
 
 
 class Clients:
@@ -108,7 +116,12 @@ class Clients:
             config["server_side_encryption"] = options.server_side_encryption
         if options.kms_key:
             config["sse_kms_key_id"] = options.kms_key
-        if self._login is None:
+        if is_key_enough(options, os.environ):
+            config["access_key_id"] = options.access_key_id
+            config["secret_access_key"] = options.secret_access_key
+            if options.session_token:
+                config["session_token"] = options.session_token
+        elif self._login is None:
             self._login, self._region = self._s3_login()
         if self._region:
             config["region"] = self._region
@@ -125,14 +138,7 @@ class Clients:
         """What yields the credentials (None: the library's own ways), and the region."""
         options = self._options
         if options.access_key_id and options.secret_access_key:
-            # Not as configuration: a session token of the environment would be mixed in.
-            found: S3Credential = {
-                "access_key_id": options.access_key_id,
-                "secret_access_key": options.secret_access_key,
-                "token": options.session_token,
-                "expires_at": None,
-            }
-            return (lambda: found), options.region
+            return _fixed(options), options.region
         from pgkeep.storage.aws_profile import find_profile
 
         profile = find_profile(options)
@@ -173,65 +179,22 @@ class Clients:
         )
 
 
-def check_options(place: ObjectPlace, options: StoreOptions) -> None:
-    """Raise ``ConfigError`` where settings clash, or one is missing that nothing stands in for."""
-    if place.scheme == "az" and not options.account:
-        raise ConfigError(
-            f"{place.url} is in a storage account, and none is named.",
-            remedy="Set PGKEEP_ACCOUNT to its name.",
-        )
-    if place.scheme != "s3":
-        return
-    if bool(options.access_key_id) != bool(options.secret_access_key):
-        given, missing = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
-        if options.secret_access_key:
-            given, missing = missing, given
-        raise ConfigError(
-            f"Half of the credentials for {place.url} is missing.",
-            why=f"The setting {given.lower()} is there, and {missing.lower()} is not.",
-            remedy=f"Set PGKEEP_{missing} (or PGKEEP_{missing}_FILE), or neither.",
-        )
-    if options.kms_key and not (options.server_side_encryption or "").startswith("aws:kms"):
-        raise ConfigError(
-            "A KMS key is named, and server_side_encryption does not use it.",
-            remedy="Set PGKEEP_SERVER_SIDE_ENCRYPTION=aws:kms.",
-        )
+def is_key_enough(options: StoreOptions, environ: Mapping[str, str]) -> bool:
+    """Whether a key can be given to the library as plain configuration.
 
-
-def is_virtual(place: ObjectPlace, options: StoreOptions) -> bool:
-    """Whether the bucket stands in the host's name.
-
-    AWS asks for it. An endpoint of one's own seldom has a name and a certificate for each bucket,
-    nor does any certificate's wildcard cover a bucket with a dot.
+    That is faster than a function that yields it (for which the library imports ``inspect``). But
+    the library adds a session token of the environment, which may belong to another key.
     """
-    if options.addressing is not None:
-        return options.addressing == "virtual"
-    return not options.endpoint and "." not in place.bucket
+    if not (options.access_key_id and options.secret_access_key):
+        return False
+    return bool(options.session_token) or not any(map(environ.get, _TOKENS))
 
 
-def s3_endpoint(place: ObjectPlace, options: StoreOptions) -> str:
-    """The endpoint as the library wants it: with the bucket in its host's name if it is there."""
-    endpoint = options.endpoint or ""
-    if not is_virtual(place, options):
-        return endpoint
-    scheme, _, rest = endpoint.partition("://")
-    return f"{scheme}://{place.bucket}.{rest}"
-
-
-def read_certificates(path: str) -> bytes:
-    """The PEM text of a file. Raises ``ConfigError``."""
-    try:
-        with open(path, "rb") as file:
-            found = file.read()
-    except OSError as error:
-        raise ConfigError(
-            f"The certificate file {path} cannot be read.",
-            why=f"{error.strerror}.",
-            remedy="Check PGKEEP_CA_FILE, and who may read the file.",
-        ) from error
-    if b"-----BEGIN CERTIFICATE-----" not in found:
-        raise ConfigError(
-            f"{path} holds no certificate in PEM form.",
-            remedy="Name a file with -----BEGIN CERTIFICATE----- in PGKEEP_CA_FILE.",
-        )
-    return found
+def _fixed(options: StoreOptions) -> Callable[[], S3Credential]:
+    found: S3Credential = {
+        "access_key_id": options.access_key_id or "",
+        "secret_access_key": options.secret_access_key or "",
+        "token": options.session_token,
+        "expires_at": None,
+    }
+    return lambda: found

@@ -54,8 +54,8 @@ def parse_address(url: str) -> Address:
         raise ConfigError(
             f"The repository URL for {parts.hostname} holds a password.",
             why="URLs are shown in messages, logs and lists of processes.",
-            remedy="Take it out and use a key, or give the password as the secret setting "
-            "that is made for it.",
+            remedy="Take it out and use a key, or put it into a file and name that with "
+            "PGKEEP_SFTP_PASSWORD_FILE.",
         )
     if parts.scheme.lower() != "sftp" or not parts.hostname:
         raise _malformed(url, "It names no server.")

@@ -71,7 +71,7 @@ def connect_problem(error: BaseException, address: Address) -> StoreError:
             f"The server {address.server} does not let {address.user} in.",
             why=f"It says: {error.reason}.",
             remedy="Put the public key of the user that pgkeep runs as into that account's "
-            "authorized_keys, or name the right key file.",
+            "authorized_keys, or name the right key file with PGKEEP_SFTP_KEY_FILE.",
             server=address.server,
         )
     if isinstance(error, asyncssh.ChannelOpenError | asyncssh.SFTPError):

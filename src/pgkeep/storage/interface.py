@@ -63,9 +63,7 @@ class Store(ABC):
         """What this store can promise; the first look may try it out with small writes."""
 
     @abstractmethod
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """Store the object durably; returns its etag. With ``if_absent``, ``ObjectExists`` if
         there is one.
 

@@ -67,9 +67,7 @@ class LocalStore(LocalReader):
                 self._capabilities = try_out(self._root, self._file_mode)
         return self._capabilities
 
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`. Buffers are written as they are, without joining them."""
         path = path_of(key)
         views = views_of(data)

@@ -48,9 +48,7 @@ class MemoryStore(Store):
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         check_key(key)
         content = b"".join(views_of(data))
         with self._lock:

@@ -18,21 +18,33 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _ESCAPE = re.compile(rb"%(.{0,2})", re.DOTALL)
 _OBJECTS = ("s3", "gs", "az")
+_REMOTE = (*_OBJECTS, "sftp")
 _EXAMPLE = "file:///var/backups/pgkeep"
 
 
 def open_store(url: str, options: StoreOptions | None = None, *, create: bool = False) -> Store:
-    """The store at ``url``: ``s3://``, ``gs://``, ``az://``, ``file://`` or an absolute path.
+    """The store at ``url``: ``s3://``, ``gs://``, ``az://``, ``sftp://``, ``file://`` or a plain
+    absolute path.
 
-    ``options`` are for object stores, of which nothing is asked yet. With ``create`` a directory
-    is made if it is missing, and may be empty. Raises ``ConfigError`` for a URL or settings that
-    cannot be used, and what :class:`LocalStore` raises.
+    ``options`` are for stores behind a network; of an object store nothing is asked yet. With
+    ``create`` a directory is made if it is missing, and may be empty. Raises ``ConfigError`` for a
+    URL or settings that cannot be used, and what :class:`LocalStore` raises.
     """
     if is_object_url(url):
         from pgkeep.storage.object_store import ObjectStore
         from pgkeep.storage.object_url import parse_object_url
 
         return ObjectStore(parse_object_url(url), options)
+    if _scheme_of(url) == "sftp":
+        from pgkeep.storage.sftp import open_sftp
+
+        return open_sftp(
+            url,
+            key_file=options.sftp_key_file if options else None,
+            known_hosts=options.sftp_known_hosts if options else None,
+            password=options.sftp_password if options else None,
+            create=create,
+        )
     from pgkeep.storage.local import LocalStore
 
     return LocalStore(local_path(url), create=create)
@@ -40,7 +52,11 @@ def open_store(url: str, options: StoreOptions | None = None, *, create: bool = 
 
 def is_object_url(url: str) -> bool:
     """Whether the URL is an object store's; a wrong one of them is one, too."""
-    return url.partition(":")[0].lower() in _OBJECTS
+    return _scheme_of(url) in _OBJECTS
+
+
+def _scheme_of(url: str) -> str:
+    return url.partition(":")[0].lower()
 
 
 def local_path(url: str) -> str:
@@ -119,17 +135,17 @@ def _checked(path: str, url: str) -> str:
 
 
 def _unusable(url: str, scheme: str) -> ConfigError:
-    if scheme in _OBJECTS:
+    if scheme in _REMOTE:
         return ConfigError(
-            f"{url!r} is in an object store, and a directory is needed here.",
+            f"{url!r} is behind a network, and a directory is needed here.",
             remedy=f"Name one, for example {_EXAMPLE}.",
         )
     from difflib import get_close_matches
 
-    near = get_close_matches(scheme, ("file", *_OBJECTS), n=1)
+    near = get_close_matches(scheme, ("file", *_REMOTE), n=1)
     hint = f" The nearest known one is {near[0]}://." if near else ""
     return ConfigError(
         f"{url!r} has the unknown scheme {scheme}://.",
-        why=f"Known are file, {', '.join(_OBJECTS)}.{hint}",
+        why=f"Known are file, {', '.join(_REMOTE)}.{hint}",
         remedy=f"Write for example {_EXAMPLE}, or s3://bucket/pgkeep.",
     )

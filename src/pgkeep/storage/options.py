@@ -13,8 +13,8 @@ from typing import NamedTuple
 class StoreOptions(NamedTuple):
     """Settings of one object store; None is "not given". Files are absolute paths.
 
-    Never print one: ``secret_access_key``, ``session_token``, ``account_key`` and ``sas_token``
-    are secrets, and ``repr`` hides them all.
+    Never print one: ``secret_access_key``, ``session_token``, ``account_key``, ``sas_token`` and
+    ``sftp_password`` are secrets, and ``repr`` hides them all.
     """
 
     endpoint: str | None = None
@@ -34,6 +34,9 @@ class StoreOptions(NamedTuple):
     account: str | None = None
     account_key: str | None = None
     sas_token: str | None = None
+    sftp_key_file: str | None = None
+    sftp_known_hosts: str | None = None
+    sftp_password: str | None = None
 
     def __repr__(self) -> str:
         given = [name for name, value in self._asdict().items() if value is not None]

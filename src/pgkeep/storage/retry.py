@@ -91,9 +91,7 @@ class RetryingStore(Store):
             outages=self.outages,
         )
 
-    def put(
-        self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`. ``ObjectExists`` is never the echo of this very call."""
         tries = Tries(self)
 
