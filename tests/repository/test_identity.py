@@ -199,6 +199,6 @@ def test_publishing_loses_no_number_to_a_race() -> None:
         seen.append(number)
         return b"ours"
 
-    assert publish(store, "x/", build).key == "x/00000002"
+    assert publish(store, "x/", build) == "x/00000002"
     assert seen == [1, 2]
     assert store.get("x/00000001") == b"the winner's"
