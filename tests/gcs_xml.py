@@ -1,9 +1,9 @@
 """Google's XML requests before a server that knows them in part: fake-gcs-server.
 
-The library speaks the XML interface of Google Cloud Storage. fake-gcs-server keeps objects, generations
-and conditions, but takes a put and lists with all facts by the JSON interface only. So these two
-are translated here, and everything else passes through as it is. No promise of the store is kept in
-here: conditions are only renamed, and what the server answers is the answer.
+The library speaks the XML interface of Google Cloud Storage. fake-gcs-server keeps objects,
+generations and conditions, but takes a put and lists with all facts by the JSON interface only. So
+these two are translated here, and everything else passes through as it is. No promise of the
+store is kept in here: conditions are only renamed, and what the server answers is the answer.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each starts once for a test process and ends with it (see ``warden``). ``moto`` runs in this very
 process; the others are programs that ``tools.object_servers`` builds. Where one cannot be had,
 ``service`` raises ``Unavailable`` with the reason; the fixtures make a skip of it, and with
-``CI=true`` a failure.
+``CI=true`` a failure, unless the machine has no compiler that is new enough.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pgkeep.storage.options import StoreOptions
 from tests.gcs_xml import start_translator
 from tests.servers import new_directory
 from tests.warden import warden
-from tools.object_servers import Unavailable, provide
+from tools.object_servers import NoToolchain, Unavailable, provide
 
 # Where instances are asked for credentials: to nobody, at once.
 NO_METADATA = {
@@ -74,7 +74,7 @@ def object_service(request: pytest.FixtureRequest, name: str) -> Service:
         found = service(name)
     except Unavailable as reason:
         message = f"{name}: {reason}"
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI") == "true" and not isinstance(reason, NoToolchain):
             pytest.fail(message, pytrace=False)
         request.node.user_properties.append(("object store missing", message))
         pytest.skip(message)

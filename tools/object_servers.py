@@ -28,6 +28,10 @@ class Unavailable(Exception):
     """The server cannot be had here; the text says why."""
 
 
+class NoToolchain(Unavailable):
+    """Nothing here can build it: the machine's compiler is missing or too old."""
+
+
 @dataclass(frozen=True)
 class ObjectServer:
     """``source`` is what the installer is given; ``program`` the file that it makes."""
@@ -72,8 +76,8 @@ SERVERS = {
 
 
 def cache_folder() -> Path:
-    """Where built servers are kept: ``PGKEEP_TEST_SERVERS``, else the user's cache."""
-    given = os.environ.get("PGKEEP_TEST_SERVERS")
+    """Where built servers are kept: ``TEST_OBJECT_SERVERS``, else the user's cache."""
+    given = os.environ.get("TEST_OBJECT_SERVERS")
     if given:
         return Path(given)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -98,18 +102,18 @@ def _check_tool(server: ObjectServer) -> None:
     else:
         _check_version("node", ["node", "--version"], r"v(\d+)", (_NODE,))
         if shutil.which("npm") is None:
-            raise Unavailable("npm is not installed")
+            raise NoToolchain("npm is not installed")
 
 
 def _check_version(tool: str, argv: list[str], pattern: str, least: tuple[int, ...]) -> None:
     if shutil.which(tool) is None:
-        raise Unavailable(f"{tool} is not installed")
+        raise NoToolchain(f"{tool} is not installed")
     said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     found = re.search(pattern, said)
     version = tuple(int(part) for part in found.groups()) if found else ()
     if version < least:
         wanted = ".".join(map(str, least))
-        raise Unavailable(f"{tool} {wanted} or newer is needed, and here is: {said.strip()}")
+        raise NoToolchain(f"{tool} {wanted} or newer is needed, and here is: {said.strip()}")
 
 
 def _build(server: ObjectServer) -> None:
@@ -145,14 +149,14 @@ def _locked(server: ObjectServer) -> Iterator[None]:
 
 
 def main(names: list[str]) -> int:
-    """Build the named ones; 1 if one cannot be had."""
+    """Build the named ones; 1 if one cannot be had although it could be built."""
     status = 0
     for name in names or SERVERS:
         try:
-            print(f"{name}: {provide(name)}", flush=True)
+            print(f"used     {name}: {provide(name)}", flush=True)
         except Unavailable as reason:
-            print(f"{name}: {reason}", flush=True)
-            status = 1
+            print(f"skipped  {name}: {reason}", flush=True)
+            status = status if isinstance(reason, NoToolchain) else 1
     return status
 
 

@@ -1,7 +1,7 @@
 """A server that answers what it is told to, and remembers what it was asked.
 
-For answers that no real store gives on demand (a throttled request, a skewed clock), and to see what
-was really sent. Everything else is tested on stores that others wrote.
+For answers that no real store gives on demand (a throttled request, a skewed clock), and to see
+what was really sent. Everything else is tested on stores that others wrote.
 """
 
 from __future__ import annotations
