@@ -21,6 +21,14 @@ def toml(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", [one.name for one in SETTINGS if one.name.endswith("_file")])
+def test_a_setting_that_is_a_file_is_not_taken_for_the_file_of_one(name: str) -> None:
+    variable = f"PGKEEP_{name.upper()}"
+    settings = load_settings({variable: "/etc/pgkeep/a-file"})
+    assert getattr(settings, name) == "/etc/pgkeep/a-file"
+    assert settings.origins[name] == f"environment {variable}"
+
+
 def test_option_beats_environment_beats_file_beats_default(toml: Path) -> None:
     settings = load_settings(
         {"PGKEEP_CONFIG": str(toml), "PGKEEP_JOBS": "5", "PGKEEP_CLUSTER": "environment"},

@@ -57,7 +57,9 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
         text = environ[variable]
         if variable == f"{PREFIX}CONFIG" or _is_service_link(variable) or not text:
             continue
-        plain = variable.removesuffix("_FILE")
+        # PGKEEP_CA_FILE is a setting; PGKEEP_PASSPHRASE_FILE names where one lies.
+        is_setting = variable.removeprefix(PREFIX).lower() in BY_NAME
+        plain = variable if is_setting else variable.removesuffix("_FILE")
         setting = BY_NAME.get(plain.removeprefix(PREFIX).lower())
         if setting is None:
             unknown(variable, "environment variable", [s.variable for s in SETTINGS])
