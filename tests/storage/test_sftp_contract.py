@@ -28,7 +28,7 @@ class WithoutSwap(StoreContract):
             store.replace("absent", b"second", etag=etag)
         assert store.get("lease") == b"first"
 
-    def test_an_etag_never_comes_back(self, store: Store) -> None:
+    def test_an_etag_never_comes_back_with_other_content(self, store: Store) -> None:
         """It may, within a second; another size is another etag at least."""
         assert store.put("object", b"1") != store.put("object", b"22")
 

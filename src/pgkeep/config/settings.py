@@ -60,6 +60,9 @@ class Settings:
     account: str | None
     account_key: str | None
     sas_token: str | None
+    sftp_key_file: str | None
+    sftp_known_hosts: str | None
+    sftp_password: str | None
 
     server: Mapping[str, str]
     origins: Mapping[str, str]

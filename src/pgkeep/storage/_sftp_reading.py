@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -107,7 +108,8 @@ class SftpReader(Store):
         self._pool.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_pool"):
+        # At the end of the process the thread that could say goodbye is gone.
+        if hasattr(self, "_pool") and not sys.is_finalizing():
             self._pool.close()
 
     def _run(self, work: _Work[_Result], doing: str, key: str) -> _Result:
