@@ -7,11 +7,12 @@ import random
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from pgkeep.storage.faults import POSSIBLE, Failure, Fault
 
+_T = TypeVar("_T")
 FULL = "FULL_MATRIX"
 SEED = "MATRIX_SEED"
 
@@ -48,14 +49,15 @@ def calls_of(counted: Counter[tuple[str, str]]) -> list[Call]:
 
 
 def chosen(calls: Iterable[Call], failure: Failure, *, row: str, most: int) -> list[Call]:
-    """The calls on which a failure is tried: all that can have it, or a sample of them.
-
-    The sample is another one for each commit of ours only if MATRIX_SEED is; the full
-    product is had by FULL_MATRIX=1.
-    """
+    """The calls on which a failure is tried: all that can have it, or a sample of them."""
     able = [call for call in calls if failure in POSSIBLE[call.method]]
-    if os.environ.get(FULL) == "1" or len(able) <= most:
-        return able
+    return sampled(able, row=f"{row} {failure.name}", most=most)
+
+
+def sampled(members: Sequence[_T], *, row: str, most: int) -> list[_T]:
+    """``most`` of the members, or all with FULL_MATRIX=1. MATRIX_SEED draws another sample."""
+    if os.environ.get(FULL) == "1" or len(members) <= most:
+        return list(members)
     seed = os.environ.get(SEED, "20261120")
-    chance = random.Random(zlib.crc32(f"{seed} {row} {failure.name}".encode()))
-    return chance.sample(able, most)
+    chance = random.Random(zlib.crc32(f"{seed} {row}".encode()))
+    return chance.sample(members, most)

@@ -23,6 +23,7 @@ import pytest
 
 from pgkeep.__main__ import main
 from pgkeep.archive.cluster import LocalCluster
+from pgkeep.archive.patience import Patience
 from pgkeep.archive.push import PushTarget, push_file
 from pgkeep.archive.source import WalSource
 from pgkeep.repository.catalogue import list_backups
@@ -133,7 +134,10 @@ class Stage:
             patch.setattr("pgkeep.postgres.connection.connect", lambda _: self._connect())
             patch.setattr("pgkeep.cli.wal._default_signals", lambda: None)
             patch.setattr("pgkeep.repository.lease.this_process", _ended_process)
-            patch.setattr(RetryingStore, "now", lambda _: time.monotonic() + self.slept)
+            for kind in (Lease, Patience):
+                patch.setitem(kind.__init__.__kwdefaults__, "clock", self._now)
+                patch.setitem(kind.__init__.__kwdefaults__, "pause", self._sleep)
+            patch.setattr(RetryingStore, "now", lambda _: self._now())
             patch.setattr(RetryingStore, "pause", lambda _, seconds: self._sleep(seconds) or True)
             patch.setattr(Lease, "renew_seconds", 3600.0)
             try:
@@ -141,6 +145,9 @@ class Stage:
             finally:
                 for number, handler in signals.items():
                     signal.signal(number, handler)
+
+    def _now(self) -> float:
+        return time.monotonic() + self.slept
 
     def _sleep(self, seconds: float) -> None:
         self.slept += seconds

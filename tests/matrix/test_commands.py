@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from pgkeep.storage.faults import PASSING, POSSIBLE, Failure
-from tests.matrix.calls import Call, chosen
+from pgkeep.storage.faults import PASSING, POSSIBLE, Failure, Fault, random_faults
+from tests.matrix.calls import Call, chosen, sampled
 from tests.matrix.rows import HIDING, ROWS, Row, Stages
 from tests.matrix.stage import Outcome, Stage
 
-_SAMPLE = 3
+_SAMPLE = 6
+_MOST_SECONDS = 700.0
 _FAILURES = [failure for failure in Failure if any(failure in some for some in POSSIBLE.values())]
 
 
@@ -70,6 +71,58 @@ def _try(row: Row, stage: Stage, call: Call, failure: Failure, clean: Outcome) -
     assert again.code == row.success, f"{outcome.said}\nand then\n{again.said}"
     row.promise(stage, again)
     assert {*listed} <= {*stage.check()}
+
+
+@pytest.mark.parametrize("last", [Failure.UNAVAILABLE, Failure.LOST_ANSWER])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_store_that_goes_away_for_good(
+    row: Row,
+    last: Failure,
+    stages: Stages,
+    clean_runs: dict[str, tuple[Outcome, list[Call]]],
+    tmp_path: Path,
+) -> None:
+    """As for the store, the command is killed at that call: nothing that comes after it happens."""
+    count = len(clean_runs[row.name][1])
+    for at in sampled(range(count), row=f"{row.name} {last.name}", most=_SAMPLE):
+        stage = row.begin(stages, tmp_path / str(at))
+        stage.store.fail(Fault(last, skip=at))
+        stage.store.fail(Fault(Failure.UNAVAILABLE, skip=at + 1, times=None))
+        outcome = row.run(stage)
+        stage.store.heal()
+        listed = stage.check()
+        if outcome.code == row.success:
+            row.promise(stage, outcome)  # what was left to do was clearing up
+        else:
+            assert outcome.code == (200 if row.name.startswith("wal-fetch") else 46), outcome.said
+        assert stage.slept < _MOST_SECONDS, "it waited for each call anew"
+        again = row.run(stage)
+        assert again.code == row.success, f"after call {at}: {outcome.said}\nand then\n{again.said}"
+        row.promise(stage, again)
+        assert {*listed} <= {*stage.check()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_many_failures_that_pass(
+    row: Row,
+    seed: int,
+    stages: Stages,
+    clean_runs: dict[str, tuple[Outcome, list[Call]]],
+    tmp_path: Path,
+) -> None:
+    clean, calls = clean_runs[row.name]
+    stage = row.begin(stages, tmp_path / "stage")
+    # The two that the server calls try all of a run again, and not each call.
+    count = 2 if row.name.startswith("wal-") else len(calls) // 2
+    for fault in random_faults(seed, count=count, failures=PASSING, within=len(calls)):
+        stage.store.fail(fault._replace(seconds=fault.failure is Failure.SLOW))
+    outcome = row.run(stage)
+    assert outcome.code == row.success, outcome.said
+    stage.store.heal()
+    row.promise(stage, outcome)
+    _compare(row, outcome, clean, Failure.UNAVAILABLE)
+    stage.check()
 
 
 def _names(outcome: Outcome, call: Call) -> bool:
