@@ -28,12 +28,12 @@ class Running:
         self.process = site.start_program(*GENTLY)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        until(lambda: "copying" in self.said, what="the copy has begun")
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said += line
+        with self.process.stdout as lines:
+            for line in lines:
+                self.said += line
 
     def end(self, *, within: float) -> int:
         try:
@@ -54,8 +54,10 @@ def away(site: Site) -> Path:
 @pytest.fixture
 def running(site: Site) -> Iterator[Running]:
     running = Running(site)
-    yield running
-    if running.process.poll() is None:
+    try:
+        until(lambda: "copying" in running.said, what="the copy has begun")
+        yield running
+    finally:
         running.process.kill()
         running.end(within=10)
 

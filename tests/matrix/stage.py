@@ -135,10 +135,11 @@ class Stage:
             patch.setattr("pgkeep.cli.wal._default_signals", lambda: None)
             patch.setattr("pgkeep.repository.lease.this_process", _ended_process)
             for kind in (Lease, Patience):
-                patch.setitem(kind.__init__.__kwdefaults__, "clock", self._now)
-                patch.setitem(kind.__init__.__kwdefaults__, "pause", self._sleep)
+                defaults = kind.__init__.__kwdefaults__ or {}
+                patch.setitem(defaults, "clock", self._now)
+                patch.setitem(defaults, "pause", self._sleep)
             patch.setattr(RetryingStore, "now", lambda _: self._now())
-            patch.setattr(RetryingStore, "pause", lambda _, seconds: self._sleep(seconds) or True)
+            patch.setattr(RetryingStore, "pause", lambda _, seconds: self._wait(seconds))
             patch.setattr(Lease, "renew_seconds", 3600.0)
             try:
                 yield
@@ -151,6 +152,10 @@ class Stage:
 
     def _sleep(self, seconds: float) -> None:
         self.slept += seconds
+
+    def _wait(self, seconds: float) -> bool:
+        self._sleep(seconds)
+        return True
 
     def _connect(self) -> StandIn:
         return StandIn(self.cluster, self._archive)

@@ -6,7 +6,6 @@ By default a sample is run of each pair of command and failure; FULL_MATRIX=1 ru
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,11 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
 @pytest.fixture(scope="module")
 def clean_runs(
     stages: Stages, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, tuple[Outcome, list[Call]]]]:
+) -> dict[str, tuple[Outcome, list[Call]]]:
     """How each command ends on a sound store, and what it asks of it."""
-    yield {row.name: row.clean(stages, tmp_path_factory.mktemp("clean") / row.name) for row in ROWS}
+    return {
+        row.name: row.clean(stages, tmp_path_factory.mktemp("clean") / row.name) for row in ROWS
+    }
 
 
 @pytest.mark.parametrize("failure", _FAILURES, ids=lambda failure: failure.name.lower())
