@@ -82,6 +82,29 @@ def test_a_second_push_of_the_same_content_is_a_success(host: Host, data: DataDi
     assert host.object_path(data.path, FIRST).read_bytes() == before
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_an_object_whose_end_is_missing_is_not_the_file(
+    host: Host, data: DataDirectory, kept: float
+) -> None:
+    """Its header names the right content all the same: the server would recycle the only copy."""
+    data.add_segment(FIRST, fill=os.urandom(MIB))
+    assert host.push(data.path, FIRST).returncode == 0
+    path = host.object_path(data.path, FIRST)
+    os.truncate(path, int(path.stat().st_size * kept))
+    forget_pushes(host)
+    done = host.push(data.path, FIRST)
+    assert done.returncode == 64
+    assert FIRST in done.stderr
+    path.unlink()
+    assert host.push(data.path, FIRST).returncode == 0
+    assert host.stored(data.path, FIRST) == (data.path / "pg_wal" / FIRST).read_bytes()
+
+
+def forget_pushes(host: Host) -> None:
+    """What was pushed ahead is asked of the store again."""
+    shutil.rmtree(host.state / "ahead", ignore_errors=True)
+
+
 def test_other_content_under_the_same_name_is_refused_and_nothing_is_overwritten(
     any_host: Host,
 ) -> None:

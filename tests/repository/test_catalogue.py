@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgkeep.errors import DamagedObject, FormatTooNew, IdentityNeeded
+from pgkeep.errors import DamagedObject, FormatTooNew, IdentityNeeded, StoreError
 from pgkeep.repository.catalogue import (
     Gap,
     is_complete,
@@ -19,6 +19,8 @@ from pgkeep.repository.catalogue import (
 )
 from pgkeep.repository.identity import Repository, make_keyring
 from pgkeep.repository.record import build_record
+from pgkeep.repository.wal_inventory import read_whole_inventory
+from pgkeep.storage.faulty import Failure, Fault, FaultyStore
 from tests.repository.kit import (
     AT,
     BY,
@@ -128,6 +130,39 @@ def test_a_window_ends_at_the_first_gap_and_the_gap_is_named(repository: Reposit
     assert read_inventory(repository, LAYOUT, SEGMENT).gaps() == [
         Gap(1, "000000010000000000000006", "000000010000000000000007", 2)
     ]
+
+
+def test_a_listing_that_is_behind_is_not_the_end_of_wal(repository: Repository) -> None:
+    """A restore to the latest moment would lose the last segment without a word."""
+    for number in (3, 4, 5):
+        put_segment(repository, 1, number)
+    faulty = FaultyStore(repository.store)
+    frail = repository._replace(store=faulty)
+    for times in (1, 2):
+        faulty.fail(Fault(Failure.STALE, "list", LAYOUT.wal, times=times))
+        inventory = read_whole_inventory(frail, LAYOUT, SEGMENT)
+        assert [*inventory.segments[1]] == [3, 4, 5]
+    faulty.fail(Fault(Failure.STALE, "list", LAYOUT.wal, times=None))
+    with pytest.raises(StoreError, match="does not list it") as caught:
+        read_whole_inventory(frail, LAYOUT, SEGMENT)
+    assert caught.value.remedy
+
+
+def test_wal_that_arrives_while_it_is_listed_is_no_reason_to_refuse(
+    repository: Repository,
+) -> None:
+    put_segment(repository, 1, 3)
+    store, number = repository.store, 4
+    plain = store.exists
+
+    def exists(key: str) -> bool:
+        nonlocal number
+        put_segment(repository, 1, number)
+        number += 1
+        return plain(key)
+
+    store.exists = exists  # type: ignore[method-assign]
+    assert [*read_whole_inventory(repository, LAYOUT, SEGMENT).segments[1]] == [3, 4]
 
 
 def test_backups_before_and_after_a_gap_have_windows_of_their_own(repository: Repository) -> None:

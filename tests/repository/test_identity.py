@@ -32,6 +32,7 @@ from pgkeep.repository.identity import (
 from pgkeep.repository.record import build_record, parse_record, publish
 from pgkeep.repository.system import check_system, read_systems, register_system
 from pgkeep.seal import age
+from pgkeep.storage.faulty import Failure, Fault, FaultyStore
 from pgkeep.storage.memory import MemoryStore
 from tests.repository.kit import AT, BY, make_repository
 
@@ -155,6 +156,27 @@ def test_a_second_system_under_a_known_name_is_refused_until_it_is_meant() -> No
     assert register(2, new=True)
     assert [system.system_identifier for system in read_systems(store, "main")] == [1, 2]
     check_system(store, "main", 1)
+
+
+@pytest.mark.parametrize("listing", range(3))
+def test_a_listing_that_lacks_the_present_system_lets_no_other_in(listing: int) -> None:
+    """Invariant 26, on a store whose listings are not all of the same moment."""
+    store = FaultyStore(MemoryStore())
+
+    def register(system: int, at: str = AT) -> bool:
+        return register_system(
+            store, "main", system, postgres_major=18, new_system=False, at=at, by=BY
+        )
+
+    assert register(1)
+    store.fail(Fault(Failure.STALE, "list", skip=listing))
+    with pytest.raises(UnknownSystem):
+        register(2)
+    store.heal()
+    store.fail(Fault(Failure.STALE, "list", skip=listing))
+    assert not register(1, "2026-11-21T12:00:00.000000Z")
+    store.heal()
+    assert [system.system_identifier for system in read_systems(store, "main")] == [1]
 
 
 def test_a_secret_given_as_a_recipient_is_refused_without_being_repeated() -> None:

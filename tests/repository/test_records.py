@@ -14,6 +14,7 @@ from pgkeep.errors import DamagedObject, FormatTooNew, ObjectExists, RepositoryE
 from pgkeep.repository.layout import check_cluster_name
 from pgkeep.repository.record import build_record, member, newest, parse_record, publish
 from pgkeep.repository.system import read_systems
+from pgkeep.storage.faulty import Failure, Fault, FaultyStore
 from pgkeep.storage.interface import Buffer
 from pgkeep.storage.memory import MemoryStore
 from tests.repository.kit import AT, BY
@@ -142,6 +143,15 @@ def test_a_success_whose_answer_was_lost_is_not_published_twice() -> None:
     store = Losing()
     assert publish(store, "x/", lambda _: b"ours") == "x/00000001"
     assert [info.key for info in store.list("x/")] == ["x/00000001"]
+
+
+def test_a_number_that_is_refused_and_not_taken_is_tried_again() -> None:
+    """As S3 does it (409) while another create of the same key is under way, and then fails."""
+    store = FaultyStore(MemoryStore(), [Fault(Failure.TAKEN, "put")])
+    assert publish(store, "x/", lambda _: b"ours") == "x/00000001"
+    store.fail(Fault(Failure.TAKEN, "put", times=None))
+    with pytest.raises(ObjectExists):
+        publish(store, "x/", lambda _: b"ours")
 
 
 @pytest.mark.parametrize("name", ["main\n", "main\x00", "a b", "\u0661", "a\u0301"])

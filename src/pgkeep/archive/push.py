@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.archive.source import WalSource, check_history
-from pgkeep.errors import ObjectExists
+from pgkeep.errors import ObjectExists, ObjectNotFound
 from pgkeep.postgres.wal_name import WalKind
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.wal import build_wal_object, check_same, read_wal_header
+from pgkeep.repository.wal import build_wal_object, check_same, read_whole_header
 from pgkeep.units import to_utc_text
 
 if TYPE_CHECKING:
@@ -96,13 +96,21 @@ def push_file(
         host=target.host,
         level=target.level,
     )
-    try:
-        store.put(key, stored, if_absent=True)
-    except ObjectExists:
-        header = read_wal_header(store, key, target.repository.keyring)
-        check_same(header, content, cluster=target.layout.cluster, host=target.host)
-        return Pushed(source.name.name, len(content), 0)
-    return Pushed(source.name.name, len(content), stored.nbytes)
+    for last in (False, True):
+        try:
+            store.put(key, stored, if_absent=True)
+            return Pushed(source.name.name, len(content), stored.nbytes)
+        except ObjectExists:
+            try:
+                header = read_whole_header(store, key, target.repository.keyring)
+            except ObjectNotFound:
+                # A store may refuse a create for another one that failed.
+                if last:
+                    raise
+                continue
+            check_same(header, content, cluster=target.layout.cluster, host=target.host)
+            return Pushed(source.name.name, len(content), 0)
+    raise AssertionError("unreachable")
 
 
 def push_history_first(source: WalSource, target: PushTarget, known: AheadRecords) -> None:

@@ -15,7 +15,7 @@ from pgkeep.errors import ArchivingNotWorking, LocalIOError, ObjectExists, Objec
 from pgkeep.postgres.wal_name import history_name
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.wal import WalHeader, build_wal_object, check_same, read_wal_header
+from pgkeep.repository.wal import WalHeader, build_wal_object, check_same, read_whole_header
 from pgkeep.units import to_utc_text
 
 
@@ -65,7 +65,7 @@ def _read(path: Path) -> _LocalFile | None:
 
 def _stored(repository: Repository, layout: Layout, name: str) -> WalHeader | None:
     try:
-        return read_wal_header(repository.store, layout.wal_file(name), repository.keyring)
+        return read_whole_header(repository.store, layout.wal_file(name), repository.keyring)
     except ObjectNotFound:
         return None
 

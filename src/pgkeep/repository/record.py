@@ -13,7 +13,13 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from pgkeep.errors import DamagedObject, FormatTooNew, ObjectExists, RepositoryError
+from pgkeep.errors import (
+    DamagedObject,
+    FormatTooNew,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryError,
+)
 from pgkeep.repository.layout import NUMBER_DIGITS, numbered
 from pgkeep.seal.envelope import json_object
 
@@ -122,9 +128,13 @@ def publish(
         try:
             store.put(key, data, if_absent=True)
         except ObjectExists as error:
-            if store.get(key) == data:  # the echo of our own attempt, whose answer was lost
-                return key
-            lost, after = error, number
+            lost = error
+            try:
+                if store.get(key) == data:  # the echo of our own attempt, whose answer was lost
+                    return key
+            except ObjectNotFound:
+                continue  # a store may refuse a create for another one that failed: look again
+            after = number
         else:
             return key
     assert lost is not None

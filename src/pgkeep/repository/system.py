@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject, UnknownSystem
-from pgkeep.repository.layout import systems
+from pgkeep.repository.layout import numbered, systems
 from pgkeep.repository.record import (
     build_record,
     list_numbered,
@@ -54,15 +54,17 @@ def register_system(
     """
 
     def build(number: int) -> bytes:
-        known = read_systems(store, cluster)
-        if known and known[-1].system_identifier == system_identifier:
+        # The record before is asked for by its key: what one listing shows, another may not.
+        key = numbered(systems(cluster), number - 1)
+        last = _parse(store.get(key), key) if number > 1 else None
+        if last and last.system_identifier == system_identifier:
             raise _AlreadyKnown
-        if known and not new_system:
-            raise unknown_system(cluster, system_identifier, known[-1])
+        if last and not new_system:
+            raise unknown_system(cluster, system_identifier, last)
         members = {
             "system_identifier": str(system_identifier),
             "postgres_major": postgres_major,
-            "reason": "new-system" if known else "first",
+            "reason": "new-system" if last else "first",
         }
         return build_record("system", members, at=at, by=by)
 

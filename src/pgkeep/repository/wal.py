@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from pgkeep.errors import WalConflict
+from pgkeep.errors import DamagedObject, WalConflict
 from pgkeep.seal import envelope
 
 TYPE_CHECKING = False
@@ -76,10 +76,10 @@ def build_wal_object(
         capacity=size // 2 + (1 << 16),
     )
     with memoryview(content) as view:
-        last = max(0, size - 1) // FRAME_BYTES
-        for number in range(last + 1):
+        frames = _frames_of(size)
+        for number in range(frames):
             piece = view[number * FRAME_BYTES : (number + 1) * FRAME_BYTES]
-            writer.add(piece, kind=envelope.DATA, final=number == last)
+            writer.add(piece, kind=envelope.DATA, final=number == frames - 1)
     return writer.finish()
 
 
@@ -93,6 +93,25 @@ def read_wal_header(store: Store, key: str, keyring: Keyring) -> WalHeader:
         first_bytes=_HEAD_BYTES,
     )
     return _shown(header, key)
+
+
+def read_whole_header(store: Store, key: str, keyring: Keyring) -> WalHeader:
+    """As :func:`read_wal_header`, of an object that is also whole, as far as its end tells.
+
+    For whoever takes the stored file for the one at hand: a header says what was to be stored.
+    """
+    header = read_wal_header(store, key, keyring)
+    size = store.head(key).size_bytes
+    start = max(0, size - envelope.TRAILER_SIZE)
+    index, frames, _ = envelope.read_trailer(store.get_range(key, start, size - start), key)
+    if index or frames != _frames_of(header.size):
+        raise DamagedObject(
+            f"{key} in {store.url} is damaged: its end is missing.",
+            why="It begins as the file does that is to be stored now.",
+            remedy="Delete that object; the file is whole here, and is stored by the next attempt.",
+            object=key,
+        )
+    return header
 
 
 def open_wal_object(data: bytes, key: str, keyring: Keyring) -> tuple[WalHeader, Iterator[bytes]]:
@@ -130,6 +149,11 @@ def wal_names(store: Store, layout: Layout) -> Iterator[str]:
     """The names of all stored segments, ``.partial`` and ``.backup`` files, ascending."""
     for info in store.list(layout.wal):
         yield info.key.rpartition("/")[2]
+
+
+def _frames_of(size: int) -> int:
+    """How many frames a file of so many bytes has; an empty one has one, too."""
+    return max(0, size - 1) // FRAME_BYTES + 1
 
 
 def _ancestors(name: str, content: bytes) -> list[list[Any]]:

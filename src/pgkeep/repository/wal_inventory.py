@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
+from pgkeep.errors import StoreError
 from pgkeep.postgres.history import Ancestor, TimelineHistory
 from pgkeep.postgres.lsn import Lsn, Timeline
 from pgkeep.postgres.wal_name import (
@@ -34,6 +35,7 @@ from pgkeep.repository.wal import read_wal_header
 from pgkeep.seal.envelope import damaged
 
 _REQUESTS = 16
+_LISTINGS = 3
 _SEGMENT = re.compile(r"([0-9A-F]{8}[0-9A-F]{8})/\1[0-9A-F]{8}")
 _HISTORY = re.compile(r"(?!0{8})[0-9A-F]{8}\.history")
 _LOG_BYTES = 1 << 32
@@ -157,6 +159,39 @@ def read_inventory(repository: Repository, layout: Layout, segment_size: int) ->
         read_histories(repository, layout),
         stored,
     )
+
+
+def read_whole_inventory(repository: Repository, layout: Layout, segment_size: int) -> WalInventory:
+    """As :func:`read_inventory`, for whoever takes the end of what is listed for the end of what is
+    stored: the segment behind each end is asked for by its name, and must not be there.
+
+    Raises also ``StoreError``, when the store goes on listing less than it has.
+    """
+    inventory = read_inventory(repository, layout, segment_size)
+    beyond: set[tuple[int, int]] = set()
+    for _ in range(_LISTINGS):
+        beyond = {
+            (timeline, known[-1] + 1)
+            for timeline, known in inventory.segments.items()
+            if repository.store.exists(_key_of(layout, timeline, known[-1] + 1, segment_size))
+        }
+        if not beyond:
+            return inventory
+        inventory = read_inventory(repository, layout, segment_size)
+        if all(inventory.has(*segment) for segment in beyond):
+            return inventory  # it arrived meanwhile, as may those behind it by now
+    key = _key_of(layout, *min(beyond), segment_size)
+    raise StoreError(
+        f"{repository.store.url} has {key}, and does not list it.",
+        why="What it lists is not all that it has: a restore would end too early.",
+        remedy="Run the command again in a minute; if it stays so, see what stands between the "
+        "store and this host (a cache, a gateway, a replica that is behind).",
+        key=key,
+    )
+
+
+def _key_of(layout: Layout, timeline: int, number: int, segment_size: int) -> str:
+    return layout.wal_file(segment_name(timeline, number, segment_size))
 
 
 def read_histories(repository: Repository, layout: Layout) -> dict[int, TimelineHistory]:

@@ -31,7 +31,7 @@ from pgkeep.repository.catalogue import (
 )
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.wal_inventory import WalInventory, read_inventory
+from pgkeep.repository.wal_inventory import WalInventory, read_whole_inventory
 from pgkeep.restore.plan import Resolution, RestoreOptions, show_moment_exactly
 from pgkeep.restore.refusal import beyond_the_end, missing_wal, no_backup, not_in_wal
 from pgkeep.restore.search import WalReader, find_event, look_at_tail
@@ -68,7 +68,7 @@ def resolve(
             remedy="Check PGKEEP_REPO and PGKEEP_CLUSTER; pgkeep list shows what there is.",
         )
     segment_size = backups[-1].head.wal_segment_size
-    inventory = read_inventory(repository, layout, segment_size)
+    inventory = read_whole_inventory(repository, layout, segment_size)
     reader = WalReader(repository, layout, segment_size, progress)
     return _Resolver(reader, inventory, backups, options).run()
 

@@ -1,6 +1,6 @@
-"""What the operating system says, in pgkeep's words.
+"""What the operating system says, in pgkeep's words, and what a store answers.
 
-The one distinction on which safety rests is that none of these is ever "not found": the
+The one distinction on which safety rests is that nothing the system says is ever "not found": the
 callers decide on absence where they have positively seen it (see ``_root``).
 """
 
@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import errno
 
-from pgkeep.errors import StoreDenied, StoreError, StoreFull, StoreUnavailable
+from pgkeep.errors import (
+    ObjectExists,
+    ObjectNotFound,
+    PreconditionFailed,
+    StoreDenied,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -65,3 +73,33 @@ def _kind_of(number: int | None) -> tuple[type[StoreError], str]:
     if number == errno.EIO:
         return StoreError, "The disk or the network file system fails: see the kernel's log."
     return StoreError, "See that the file system is sound and the path is a plain directory."
+
+
+def no_object(key: str, url: str) -> ObjectNotFound:
+    """The positive no."""
+    return ObjectNotFound(
+        f"There is no object {key} in {url}.",
+        remedy="Run the command again; if it stays so, bring the object back from a copy of the "
+        "repository, or do without what needs it.",
+        key=key,
+    )
+
+
+def object_exists(key: str, url: str) -> ObjectExists:
+    """A create that found something."""
+    return ObjectExists(
+        f"There is an object {key} in {url} already.",
+        why="Nothing is overwritten.",
+        remedy="Run the command again; if it stays so, find out who writes it.",
+        key=key,
+    )
+
+
+def replaced_before(key: str, url: str) -> PreconditionFailed:
+    """A compare-and-swap that came too late."""
+    return PreconditionFailed(
+        f"The object {key} in {url} was not replaced.",
+        why="Somebody else replaced it first.",
+        remedy="Run the command again.",
+        key=key,
+    )

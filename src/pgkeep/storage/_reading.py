@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from pgkeep.errors import ObjectNotFound, StoreError
+from pgkeep.errors import StoreError
 from pgkeep.storage._listing import list_objects
-from pgkeep.storage._problems import store_problem
+from pgkeep.storage._problems import no_object, store_problem
 from pgkeep.storage._ranges import check_range, merge_ranges, read_merged
 from pgkeep.storage._root import Root
 from pgkeep.storage.interface import Buffer, ObjectInfo, Store, check_key
@@ -128,7 +128,7 @@ class LocalReader(Store):
     def _absent(self, key: str) -> StoreError:
         """A positive no, or what stands against saying it."""
         self._root.check()
-        return ObjectNotFound(f"There is no object {key} in {self.url}.", key=key)
+        return no_object(key, self.url)
 
 
 def path_of(key: str) -> KeyPath:

@@ -22,12 +22,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from pgkeep.errors import (
-    ObjectExists,
-    PreconditionFailed,
-    StoreError,
-    StoreUnavailable,
-)
+from pgkeep.errors import StoreError, StoreUnavailable
+from pgkeep.storage._problems import object_exists, replaced_before
 from pgkeep.storage._publish import OWN_DIRECTORY, Temporary, locked, sweep, temporary
 from pgkeep.storage._reading import (
     READ_FLAGS,
@@ -74,7 +70,7 @@ class LocalStore(LocalReader):
         with self._failing("store", key):
             self._root.check()
             if if_absent and self._settle_existing(path):
-                raise self._exists(key)
+                raise object_exists(key, self.url)
             with temporary(self._root, self._file_mode) as file:
                 etag = etag_of(file.write(views))
                 if if_absent:
@@ -99,7 +95,7 @@ class LocalStore(LocalReader):
                 if directory is None or found is None:
                     raise self._absent(key)
                 if etag_of(found) != etag:
-                    raise self._other_etag(key)
+                    raise replaced_before(key, self.url)
                 new = etag_of(file.change_time_after(found))
                 file.replace(directory, name)
             sync_directory(directory)
@@ -145,7 +141,7 @@ class LocalStore(LocalReader):
                 file.replace(directory, name)
         except FileExistsError:
             if self._settle_existing(path_of(key)):
-                raise self._exists(key) from None
+                raise object_exists(key, self.url) from None
             # It was deleted meanwhile (try again), or is no object (say so).
             if lstat(directory, name) is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
@@ -205,16 +201,6 @@ class LocalStore(LocalReader):
         if not self._swept:
             self._swept = True
             sweep(file)
-
-    def _exists(self, key: str) -> ObjectExists:
-        return ObjectExists(f"There is an object {key} in {self.url} already.", key=key)
-
-    def _other_etag(self, key: str) -> PreconditionFailed:
-        return PreconditionFailed(
-            f"The object {key} in {self.url} was not replaced.",
-            why="Somebody else replaced it first.",
-            key=key,
-        )
 
 
 def _sync_file(directory: int, name: str) -> None:

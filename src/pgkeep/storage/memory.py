@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from pgkeep.errors import ObjectExists, ObjectNotFound, PreconditionFailed, StoreError
+from pgkeep.errors import StoreError
+from pgkeep.storage._problems import no_object, object_exists, replaced_before
 from pgkeep.storage.interface import (
     Buffer,
     Capabilities,
@@ -53,18 +54,14 @@ class MemoryStore(Store):
         content = b"".join(views_of(data))
         with self._lock:
             if if_absent and key in self._objects:
-                raise ObjectExists(f"There is an object {key} in {self.url} already.", key=key)
+                raise object_exists(key, self.url)
             return self._write(key, content)
 
     def replace(self, key: str, data: Buffer, *, etag: str) -> str:
         content = b"".join(views_of(data))
         with self._lock:
             if self._find(key)[0].etag != etag:
-                raise PreconditionFailed(
-                    f"The object {key} in {self.url} was not replaced.",
-                    why="Somebody else replaced it first.",
-                    key=key,
-                )
+                raise replaced_before(key, self.url)
             return self._write(key, content)
 
     def get(self, key: str) -> bytes:
@@ -104,7 +101,7 @@ class MemoryStore(Store):
         try:
             return self._objects[check_key(key)]
         except KeyError:
-            raise ObjectNotFound(f"There is no object {key} in {self.url}.", key=key) from None
+            raise no_object(key, self.url) from None
 
     def _write(self, key: str, content: bytes) -> str:
         self._writes += 1

@@ -12,8 +12,9 @@ People are told once, when somebody has waited for a while, and once more when n
 
 from __future__ import annotations
 
+# The lock of ``threading``, without what importing that costs a program which stores one segment.
+from _thread import allocate_lock
 from math import inf
-from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from pgkeep.storage.stop import Stop
@@ -51,7 +52,7 @@ class Outages:
         self.stop = stop or Stop()
         self._first_seconds = first_seconds
         self._listener = listener
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self._was_reached = False
         self._silent_since: float | None = None
         self._waiting = 0
