@@ -54,7 +54,18 @@ def open_store_of(settings: Settings) -> Store:
     from pgkeep.storage import open_store
     from pgkeep.storage.checked import CheckedStore
 
-    return CheckedStore(open_store(settings.repo, store_options(settings)))
+    options = store_options(settings)
+    store = CheckedStore(open_store(settings.repo, options))
+    return store if options is None else _asked_ahead(store, settings)
+
+
+def _asked_ahead(store: Store, settings: Settings) -> Store:
+    """A store behind a network is asked at once for the records that every run reads."""
+    from pgkeep.repository import layout
+    from pgkeep.storage.read_ahead import ReadAheadStore
+
+    newest = (layout.KEYS, layout.systems(settings.cluster))
+    return ReadAheadStore(store, keys=[layout.IDENTITY], newest=newest)
 
 
 def open_to_write(store: Store, settings: Settings, state: Path) -> Repository:
