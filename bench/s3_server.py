@@ -26,6 +26,7 @@ from bench.server import run_tool
 BUCKET, KEY, SECRET = "backups", "benchmark", "benchmark-secret"
 PROGRAMS = ("minio", "toxiproxy")
 _START_SECONDS = 60
+_COUNTED_SECONDS = 12  # it counts anew every ten
 _REQUESTS = re.compile(r"^minio_s3_requests_total\{[^}]*\} (\S+)", re.MULTILINE)
 
 
@@ -55,7 +56,8 @@ class S3Server:
             _ask(self.control_port, "POST", "/proxies/s3/toxics", toxic_of)
 
     def requests(self) -> int:
-        """How many requests of S3 it has answered so far."""
+        """How many requests of S3 it has answered so far; takes a while to tell."""
+        time.sleep(_COUNTED_SECONDS)
         place = f"https://127.0.0.1:{self.own_port}/minio/v2/metrics/cluster"
         context = ssl.create_default_context(cafile=str(self.certificate))
         with urllib.request.urlopen(place, timeout=10, context=context) as answer:

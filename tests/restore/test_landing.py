@@ -386,3 +386,19 @@ def test_the_first_error_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(LocalIOError):
         landing.run()
     assert len(list((tmp_path / "into/base").iterdir())) < 20
+
+
+def test_a_gigabyte_takes_few_requests(tmp_path: Path) -> None:
+    """Fewer than forty, where a request may carry 16 MiB; here a sixteenth of it, of noise."""
+    store = CountingStore()
+    store.request_bytes = 16 << 20
+    layers, chance = Layers(tmp_path, page_size=8192, store=store), random.Random(11)
+    file = layers.file("base/1", 64 << 20)
+    file.content[:] = chance.randbytes(len(file.content))
+    layers.store(file, range(file.pages))
+    landing = Landing(layers.repository, layers.manifest(), tmp_path / "into")
+    assert_landed(landing, layers.files, landing.run(jobs=2))
+    data = [ranges for key, ranges in store.requests if "/packs/" in key]
+    assert sum(length for ranges in data for _, length in ranges) >= 64 << 20
+    assert all(sum(length for _, length in ranges) <= store.request_bytes for ranges in data)
+    assert len(data) <= 2 * 4  # twice what 16 MiB each would be, since parts of a file end early

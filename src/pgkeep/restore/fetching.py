@@ -26,6 +26,8 @@ from pgkeep.storage.interface import Buffer
 
 # To open a pack its key has to be unwrapped; ten terabytes are more packs than should be kept open.
 _OPEN_PACKS = 512
+_AHEAD_BYTES = 256 << 20
+_LEAST_BYTES = 2 << 20
 _REQUESTS_PER_WORKER = 4
 _MOST_REQUESTS = 64
 
@@ -35,7 +37,9 @@ class Packs:
 
     def __init__(self, repository: Repository, layout: Layout, *, workers: int) -> None:
         self._store, self._layout = repository.store, layout
-        self.portion_bytes = repository.store.request_bytes
+        # A worker has the portion that it uses, the next one, and the first of its next unit.
+        share = _AHEAD_BYTES // (3 * workers)
+        self.portion_bytes = min(repository.store.request_bytes, max(share, _LEAST_BYTES))
         threads = min(workers * _REQUESTS_PER_WORKER, _MOST_REQUESTS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
         keyring = repository.keyring

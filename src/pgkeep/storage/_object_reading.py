@@ -33,6 +33,8 @@ _PAGE = 1000
 class ObjectReader(Store):
     """Objects below ``place``; :class:`ObjectStore` adds how they come there."""
 
+    request_bytes = 16 << 20
+
     def __init__(self, place: ObjectPlace, options: StoreOptions | None = None) -> None:
         options = options or StoreOptions()
         self.place = place

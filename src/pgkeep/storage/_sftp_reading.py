@@ -33,6 +33,8 @@ _Work = Callable[[Session], Coroutine[Any, Any, _Result]]
 class SftpReader(Store):
     """Objects as files on a server; ``SftpStore`` adds how they come there."""
 
+    request_bytes = 8 << 20
+
     def __init__(
         self,
         url: str,
