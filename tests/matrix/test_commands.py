@@ -27,6 +27,11 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
 
 
 @pytest.fixture(scope="module")
+def open_stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    return Stages(tmp_path_factory.mktemp("open"), sealed=False)
+
+
+@pytest.fixture(scope="module")
 def clean_runs(
     stages: Stages, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Outcome, list[Call]]]:
@@ -45,12 +50,27 @@ def test_one_failure_at_any_call(
     clean_runs: dict[str, tuple[Outcome, list[Call]]],
     tmp_path: Path,
 ) -> None:
-    clean, calls = clean_runs[row.name]
+    _try_calls(row, failure, stages, clean_runs[row.name], tmp_path)
+
+
+@pytest.mark.parametrize("failure", [Failure.TRUNCATED, Failure.FLIPPED], ids=lambda f: f.name)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_spoilt_reads_of_a_repository_that_is_not_encrypted(
+    row: Row, failure: Failure, open_stages: Stages, tmp_path: Path
+) -> None:
+    """No authentication finds them there, only hashes and checksums."""
+    clean = row.clean(open_stages, tmp_path / "clean")
+    _try_calls(row, failure, open_stages, clean, tmp_path)
+
+
+def _try_calls(
+    row: Row, failure: Failure, stages: Stages, clean: tuple[Outcome, list[Call]], root: Path
+) -> None:
     problems: list[str] = []
-    for number, call in enumerate(chosen(calls, failure, row=row.name, most=_SAMPLE)):
-        stage = row.begin(stages, tmp_path / str(number))
+    for number, call in enumerate(chosen(clean[1], failure, row=row.name, most=_SAMPLE)):
+        stage = row.begin(stages, root / str(number))
         try:
-            _try(row, stage, call, failure, clean)
+            _try(row, stage, call, failure, clean[0])
         except Exception as error:
             problems.append(f"{failure.name} at {call}: {type(error).__name__}: {error}")
     assert not problems, "\n\n".join(problems)
