@@ -60,6 +60,7 @@ class Settings:
     account: str | None
     account_key: str | None
     sas_token: str | None
+    as_of: str | None
 
     server: Mapping[str, str]
     origins: Mapping[str, str]
