@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pgkeep.config import Settings
 from pgkeep.config.store_table import STORE_SETTINGS
 from pgkeep.config.table import BY_NAME
+from pgkeep.errors import ConfigError
 
 if TYPE_CHECKING:
     from pgkeep.storage.options import StoreOptions
@@ -21,6 +22,12 @@ def store_options(settings: Settings) -> StoreOptions | None:
     Secrets that lie in files are read now, those of this store only. Raises ``ConfigError``.
     """
     names = store_names(settings)
+    if settings.as_of is not None and "as_of" not in names:
+        raise ConfigError(
+            f"{settings.repo} cannot be read as of a moment.",
+            why="Only a bucket at s3:// is asked for its versions.",
+            remedy="Leave --as-of (PGKEEP_AS_OF) out.",
+        )
     if not names:
         return None
     from pgkeep.storage.options import StoreOptions

@@ -56,6 +56,12 @@ def add_system_argument(parser: ArgumentParser) -> None:
     group.add_argument(
         "--system", metavar="ID", help="an earlier system of this cluster, as list names it"
     )
+    group.add_argument(
+        "--as-of",
+        metavar="MOMENT",
+        help="as the repository was then, whatever was deleted or overwritten since; in a bucket "
+        "that keeps versions: 2026-11-20T14:03+01:00",
+    )
 
 
 def system_layout(settings: Settings, repository: Repository, *, system: str | None) -> Layout:

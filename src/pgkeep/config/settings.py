@@ -63,6 +63,7 @@ class Settings:
     sftp_key_file: str | None
     sftp_known_hosts: str | None
     sftp_password: str | None
+    as_of: str | None
 
     server: Mapping[str, str]
     origins: Mapping[str, str]

@@ -180,6 +180,16 @@ STORE_SETTINGS: tuple[Setting, ...] = (
         group="azure",
     ),
     Setting(
+        "as_of",
+        "moment",
+        None,
+        "Read the repository as it was at a moment, in a bucket that keeps versions; needs "
+        "pgkeep[aws].",
+        "2026-11-20T14:03:07+01:00",
+        shown_default="as it is",
+        stores=S3,
+    ),
+    Setting(
         "sftp_key_file",
         "path",
         None,

@@ -91,6 +91,18 @@ def _encryption(value: object) -> str:
     return text
 
 
+def _moment(value: object) -> str:
+    from datetime import UTC, datetime
+
+    try:
+        found = datetime.fromisoformat(_text(value))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ValueError("it must be a date, a time and a zone")
+    return found.astimezone(UTC).isoformat()
+
+
 PARSERS: dict[str, Callable[[object], Any]] = {
     "text": _text,
     "key": _text,
@@ -103,6 +115,7 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "endpoint": _endpoint,
     "addressing": _addressing,
     "encryption": _encryption,
+    "moment": _moment,
 }
 
 

@@ -113,13 +113,13 @@ class ObjectReader(Store):
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """See :meth:`Store.list`. Raises ``StoreError`` if the store does not list in order."""
         folder = prefix.rpartition("/")[0]
-        if folder and not _is_legal(folder):
+        if folder and not is_legal(folder):
             return
         after = max(start_after or "", _just_before(prefix))
         last = ""
-        for meta in self._pages(folder, after if _is_legal(after) else None, prefix):
+        for meta in self._pages(folder, after if is_legal(after) else None, prefix):
             key = meta["path"]
-            if not _is_legal(key):
+            if not is_legal(key):
                 continue  # another program's
             if key <= last:
                 raise self._out_of_order(last, key)
@@ -203,7 +203,8 @@ def _info(meta: ObjectMeta) -> ObjectInfo:
     return ObjectInfo(meta["path"], meta["size"], modified, quoted(meta["e_tag"] or ""))
 
 
-def _is_legal(key: str) -> bool:
+def is_legal(key: str) -> bool:
+    """Whether it can be one of ours."""
     try:
         check_key(key)
     except StoreError:
@@ -219,4 +220,4 @@ def _just_before(prefix: str) -> str:
     if not prefix or prefix.endswith("/"):
         return ""
     before = prefix[:-1] + chr(ord(prefix[-1]) - 1) + "z" * 8
-    return before if _is_legal(before) else ""
+    return before if is_legal(before) else ""

@@ -30,6 +30,14 @@ def open_store(url: str, options: StoreOptions | None = None, *, create: bool = 
     ``create`` a directory is made if it is missing, and may be empty. Raises ``ConfigError`` for a
     URL or settings that cannot be used, and what :class:`LocalStore` raises.
     """
+    if options is not None and options.as_of is not None:
+        from datetime import datetime
+
+        from pgkeep.storage.object_url import parse_object_url
+        from pgkeep.storage.past import PastStore
+
+        moment = datetime.fromisoformat(options.as_of)
+        return PastStore(parse_object_url(url), options, moment)
     if is_object_url(url):
         from pgkeep.storage.object_store import ObjectStore
         from pgkeep.storage.object_url import parse_object_url

@@ -34,6 +34,7 @@ class StoreOptions(NamedTuple):
     account: str | None = None
     account_key: str | None = None
     sas_token: str | None = None
+    as_of: str | None = None  # a moment, in ISO 8601 with its zone
     sftp_key_file: str | None = None
     sftp_known_hosts: str | None = None
     sftp_password: str | None = None
