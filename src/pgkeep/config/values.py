@@ -91,6 +91,15 @@ def _encryption(value: object) -> str:
     return text
 
 
+def _copies(value: object) -> int | str:
+    if isinstance(value, str) and value.strip().lower() == "all":
+        return "all"
+    try:
+        return _count(value)
+    except ValueError:
+        raise ValueError("it must be all, or a number from 1 up") from None
+
+
 PARSERS: dict[str, Callable[[object], Any]] = {
     "text": _text,
     "key": _text,
@@ -103,6 +112,7 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "endpoint": _endpoint,
     "addressing": _addressing,
     "encryption": _encryption,
+    "copies": _copies,
 }
 
 
