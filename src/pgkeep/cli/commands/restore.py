@@ -168,7 +168,7 @@ def run(context: Context, args: Namespace) -> int:
 
     settings = context.settings
     options = restore_options(settings, args)
-    repository = open_repo(settings, state_owner(context), outages=context.outages)
+    repository = open_repo(context, state_owner(context))
     layout = restorable_layout(settings, repository, system=args.system)
     access = fetch_access(context, repository)
     with context.progress() as progress:
