@@ -149,9 +149,7 @@ def _config_path(environ: Mapping[str, str], given: str | None) -> str | None:
 _Tables = dict[str, dict[str, Any]]
 
 
-def _read_file(
-    path: str, warnings: list[str]
-) -> tuple[dict[str, Any], dict[str, str], _Tables]:
+def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str, str], _Tables]:
     """The settings, libpq's parameters, and the settings of each mirror."""
     import tomllib
 

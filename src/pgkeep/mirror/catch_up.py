@@ -11,7 +11,7 @@ before keeps the backup out until it has ended.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -242,7 +242,7 @@ class _CatchUp:
             members = {"attempt": attempt, "purpose": "copy", "backup": None}
             record = self._record("pin", {**members, "copier": os.urandom(8).hex()})
             prefix = self._layout.pin(attempt, 0).rpartition("/")[0] + "/"
-            publish(self._target.store, prefix, lambda _, record=record: record)
+            publish(self._target.store, prefix, _always(record))
 
     def _check_condemned(self, backup: str, named: Collection[str]) -> None:
         if not condemned_keys(self._target.store, self._layout).isdisjoint(named):
@@ -269,6 +269,10 @@ class _CatchUp:
         return build_record(kind, members, at=at, by=dict(self._request.by))
 
 
+def _always(record: bytes) -> Callable[[int], bytes]:
+    return lambda _: record
+
+
 def copy_systems(source: Store, target: Store, cluster: str) -> None:
     """Which systems the cluster had, record by record."""
     have = {info.key for info in target.list(systems(cluster))}
@@ -290,5 +294,3 @@ def publish_as_is(store: Store, key: str, data: bytes) -> None:
                 why="Both were written while they did not know of each other.",
                 remedy="See which one is right, and remove the other.",
             ) from None
-
-

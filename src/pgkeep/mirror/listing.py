@@ -39,6 +39,4 @@ def holdings(member: Member, layout: Layout) -> Holdings:
 
 
 def _sizes(member: Member, prefixes: Sequence[str]) -> Sizes:
-    return {
-        info.key: info.size_bytes for prefix in prefixes for info in member.store.list(prefix)
-    }
+    return {info.key: info.size_bytes for prefix in prefixes for info in member.store.list(prefix)}

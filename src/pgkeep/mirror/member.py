@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from pgkeep.errors import NoRepository, ObjectExists, ObjectNotFound, RepositoryError
@@ -73,17 +74,13 @@ def join(target: Member, sources: Sequence[Member]) -> bool:
             _put(target.store, info.key, data)
     if found is not None:
         return False
-    try:
+    with suppress(ObjectNotFound):
         _put(target.store, layout.README, source.get(layout.README))
-    except ObjectNotFound:
-        pass
     _put(target.store, layout.IDENTITY, source.get(layout.IDENTITY))
     check_same_identity(read_identity(target.store), target, known, str(sources[0]))
     return True
 
 
 def _put(store: Store, key: str, data: bytes) -> None:
-    try:
+    with suppress(ObjectExists):  # another copy was faster; the identity is read again at the end
         store.put(key, data, if_absent=True)
-    except ObjectExists:
-        pass  # another copy was faster; the identity is read again at the end

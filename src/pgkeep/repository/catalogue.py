@@ -233,9 +233,7 @@ def _closed(
         name = segment_name(timeline, number, inventory.segment_size)
         try:
             key, keyring = layout.wal_file(name), repository.keyring
-            header = read_sound(
-                repository.store, key, lambda store: read_wal_header(store, key, keyring)
-            )
+            header = read_sound(repository.store, key, _reading(read_wal_header, key, keyring))
             return name, from_utc_text(header.modified)
         except (DamagedObject, ObjectNotFound, ValueError):
             continue
@@ -275,6 +273,12 @@ def _list_each(store: Store, prefixes: Sequence[str]) -> list[list[set[str]]]:
     return found
 
 
+def _reading(
+    read: Callable[[Store, str, Keyring], _T], key: str, keyring: Keyring
+) -> Callable[[Store], _T]:
+    return lambda store: read(store, key, keyring)
+
+
 def _either(
     repository: Repository,
     layout: Layout,
@@ -288,9 +292,7 @@ def _either(
     for key, there in zip(keys, copies, strict=True):
         if there:
             try:
-                return read_sound(
-                    repository.store, key, lambda store, key=key: read(store, key, keyring)
-                )
+                return read_sound(repository.store, key, _reading(read, key, keyring))
             except (DamagedObject, FormatTooNew, WrongIdentity) as error:
                 problem = error
             except ObjectNotFound:

@@ -143,7 +143,9 @@ class FallbackStore(Store):
 
     def _say_away(self, number: int, error: PgkeepError) -> None:
         url = self.stores[number].url
-        self._say(f"{url} cannot be read, and is left aside while others have it. {error.what}", url)
+        self._say(
+            f"{url} cannot be read, and is left aside while others have it. {error.what}", url
+        )
 
     def _say(self, text: str, once: str | None = None) -> None:
         with self._lock:
