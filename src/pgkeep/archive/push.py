@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgkeep.archive.source import WalSource, check_history
 from pgkeep.errors import ObjectExists
@@ -77,6 +77,13 @@ def push_file(
     Raises ``ForeignWal``, ``BrokenServerFile``, ``WalConflict``, ``LocalIOError``, and what the
     store raises. ``clock`` gives the moment that is recorded.
     """
+    content = read_content(source, target)
+    sealed = seal_content(source, content, target, clock=clock)
+    return store_sealed(source.name.name, content, sealed, target)
+
+
+def read_content(source: WalSource, target: PushTarget) -> Any:
+    """The file's bytes, when they are what its name says. Raises as :func:`push_file`."""
     source.check(
         system_identifier=target.cluster.system_identifier,
         segment_size=target.cluster.segment_size,
@@ -84,9 +91,19 @@ def push_file(
     )
     content = source.read()
     check_history(source, content)
-    store, key = target.repository.store, target.layout.wal_file(source.name.name)
+    return content
+
+
+def seal_content(
+    source: WalSource,
+    content: Any,
+    target: PushTarget,
+    *,
+    clock: Callable[[], datetime] | None = None,
+) -> memoryview:
+    """What is stored of it, in this repository and in all of its mirrors."""
     pushed = (clock or target.now)()
-    stored = build_wal_object(
+    return build_wal_object(
         target.repository.keyring,
         content,
         name=source.name.name,
@@ -96,13 +113,18 @@ def push_file(
         host=target.host,
         level=target.level,
     )
+
+
+def store_sealed(name: str, content: Any, sealed: memoryview, target: PushTarget) -> Pushed:
+    """Make it durable in one repository. Raises ``WalConflict``, and what the store raises."""
+    store, key = target.repository.store, target.layout.wal_file(name)
     try:
-        store.put(key, stored, if_absent=True)
+        store.put(key, sealed, if_absent=True)
     except ObjectExists:
         header = read_wal_header(store, key, target.repository.keyring)
         check_same(header, content, cluster=target.layout.cluster, host=target.host)
-        return Pushed(source.name.name, len(content), 0)
-    return Pushed(source.name.name, len(content), stored.nbytes)
+        return Pushed(name, len(content), 0)
+    return Pushed(name, len(content), sealed.nbytes)
 
 
 def push_history_first(source: WalSource, target: PushTarget, known: AheadRecords) -> None:
