@@ -41,7 +41,9 @@ PgkeepError                          1   something failed that has no code of it
  │   ├─ FormatTooNew                62   written by a newer pgkeep
  │   ├─ UnknownSystem               63   another system identifier under a known cluster name
  │   ├─ DamagedObject               64   stored bytes are not what was stored
- │   └─ Busy                        65   another process does the same work
+ │   ├─ Busy                        65   another process does the same work
+ │   ├─ TooFewCopies                66   it is stored, in fewer repositories than asked for
+ │   └─ MirrorsDiffer               67   a repository lacks, or has otherwise, what others have
  └─ BackupError                     70   the backup was not made
      ├─ PagesDamaged                71   the backup was made and kept, and holds damaged pages
      └─ BackupRunning               72   another backup of the cluster is being made
@@ -240,6 +242,16 @@ class DamagedObject(RepositoryError):
 
 class Busy(RepositoryError):
     exit_code = 65
+
+
+class TooFewCopies(RepositoryError):
+    exit_code = 66
+    docs = "concepts/mirrors"
+
+
+class MirrorsDiffer(RepositoryError):
+    exit_code = 67
+    docs = "concepts/mirrors"
 
 
 class BackupError(PgkeepError):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pgkeep.archive.cluster import LocalCluster
     from pgkeep.repository.identity import Repository
     from pgkeep.repository.wal_plan import WalPlan
+    from pgkeep.storage.interface import Store
 
 
 _NO_HISTORY = "00000001.history"
@@ -86,19 +87,28 @@ def fetch_file(
     """
     parsed = parsed_name(name)
     try:
-        return _transfer(parsed, target, source, on_found)
+        return _transfer(parsed, target, source, source.repository.store, on_found)
     except ObjectNotFound as error:
         raise _absent(name, source, plan) from error
     except DamagedObject:
-        # Bytes can also be damaged on their way; what is damaged at rest stays so.
-        return _transfer(parsed, target, source, None)
+        # Bytes can also be damaged on their way; what is damaged at rest stays so, and another
+        # repository may have a sound copy.
+        from pgkeep.storage.fallback import read_sound
+
+        key = source.layout.wal_file(name)
+        return read_sound(
+            source.repository.store, key, lambda store: _transfer(parsed, target, source, store)
+        )
 
 
 def _transfer(
-    name: WalName, target: str, source: FetchSource, on_found: Callable[[int], None] | None
+    name: WalName,
+    target: str,
+    source: FetchSource,
+    store: Store,
+    on_found: Callable[[int], None] | None = None,
 ) -> int:
-    key = source.layout.wal_file(name.name)
-    store, keyring = source.repository.store, source.repository.keyring
+    key, keyring = source.layout.wal_file(name.name), source.repository.keyring
     if on_found is not None:
         on_found(store.head(key).size_bytes)
     data = store.get(key)

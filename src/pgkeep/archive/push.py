@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgkeep.archive.source import WalSource, check_history
 from pgkeep.errors import ObjectExists, ObjectNotFound
@@ -77,6 +77,13 @@ def push_file(
     Raises ``ForeignWal``, ``BrokenServerFile``, ``WalConflict``, ``LocalIOError``, and what the
     store raises. ``clock`` gives the moment that is recorded.
     """
+    content = read_content(source, target)
+    sealed = seal_content(source, content, target, clock=clock)
+    return store_sealed(source.name.name, content, sealed, target)
+
+
+def read_content(source: WalSource, target: PushTarget) -> Any:
+    """The file's bytes, when they are what its name says. Raises as :func:`push_file`."""
     source.check(
         system_identifier=target.cluster.system_identifier,
         segment_size=target.cluster.segment_size,
@@ -84,9 +91,19 @@ def push_file(
     )
     content = source.read()
     check_history(source, content)
-    store, key = target.repository.store, target.layout.wal_file(source.name.name)
+    return content
+
+
+def seal_content(
+    source: WalSource,
+    content: Any,
+    target: PushTarget,
+    *,
+    clock: Callable[[], datetime] | None = None,
+) -> memoryview:
+    """What is stored of it, in this repository and in all of its mirrors."""
     pushed = (clock or target.now)()
-    stored = build_wal_object(
+    return build_wal_object(
         target.repository.keyring,
         content,
         name=source.name.name,
@@ -96,10 +113,15 @@ def push_file(
         host=target.host,
         level=target.level,
     )
+
+
+def store_sealed(name: str, content: Any, sealed: memoryview, target: PushTarget) -> Pushed:
+    """Make it durable in one repository. Raises ``WalConflict``, and what the store raises."""
+    store, key = target.repository.store, target.layout.wal_file(name)
     for last in (False, True):
         try:
-            store.put(key, stored, if_absent=True)
-            return Pushed(source.name.name, len(content), stored.nbytes)
+            store.put(key, sealed, if_absent=True)
+            return Pushed(name, len(content), sealed.nbytes)
         except ObjectExists:
             try:
                 header = read_whole_header(store, key, target.repository.keyring)
@@ -109,7 +131,7 @@ def push_file(
                     raise
                 continue
             check_same(header, content, cluster=target.layout.cluster, host=target.host)
-            return Pushed(source.name.name, len(content), 0)
+            return Pushed(name, len(content), 0)
     raise AssertionError("unreachable")
 
 

@@ -40,6 +40,8 @@ class Context:
         self.owner_uid = owner_uid
         self.shown: ShownProgress | None = None
         self._stop = stop
+        # The repositories that answered, by name, where several are named.
+        self.members: tuple[str, ...] = ()
         # Files that options name, read while we were root.
         self.texts: dict[str, str] = {}
         self.verbose: bool = getattr(args, "verbose", False)

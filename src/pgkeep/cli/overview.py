@@ -95,7 +95,7 @@ class ClusterView:
 def view_cluster(context: Context) -> ClusterView:
     """Read the catalogue. Raises what opening and listing raise, ``IdentityNeeded`` above all."""
     settings = context.settings
-    repository = open_repo(settings, context.owner_uid, outages=context.outages)
+    repository = open_repo(context, context.owner_uid)
     layout = system_layout(settings, repository, system=context.args.system)
     systems = known_systems(settings, repository)
     backups, problems = read_catalogue(repository, layout)

@@ -153,7 +153,13 @@ def _with_secrets_read(settings: Settings) -> Settings:
     stores = {name for name in store_names(settings) if BY_NAME[name].secret}
     read = {name: getattr(settings, name) for name in ("passphrase", "host_key", *stores)}
     read["identity"] = identity_text(settings)
-    return settings.with_changes(**{name: value for name, value in read.items() if value})
+    mirrors = {}
+    for name, mirror in settings.mirrors.items():
+        secrets = [one for one in store_names(mirror) if BY_NAME[one].secret]
+        found = {one: value for one in secrets if (value := getattr(mirror, one))}
+        mirrors[name] = mirror.with_changes(**found)
+    changes = {name: value for name, value in read.items() if value}
+    return settings.with_changes(**changes).with_mirrors(mirrors)
 
 
 def _argument_files(context: Context) -> dict[str, str]:
@@ -198,9 +204,14 @@ def _prepare_directories(context: Context, owner: Owner) -> None:
         make_owned_directory(Path(settings.state), owner)
     ways = ("recipient", "recipients_file", "passphrase_file", "no_encryption")
     makes_one = any(getattr(args, way, None) for way in ways)
-    if settings.repo is not None and makes_one:
+    urls = [settings.repo] if makes_one else []
+    if args.command == "init":
+        urls += [mirror.repo for mirror in settings.mirrors.values()]
+    if args.command == "copy":
+        urls.append(args.to)
+    for url in filter(None, urls):
         with suppress(PgkeepError):  # a URL that cannot be used is refused when it is used
-            make_owned_directory(Path(local_path(settings.repo)), owner)
+            make_owned_directory(Path(local_path(url)), owner)
 
 
 def _from_socket(context: Context) -> Owner | None:

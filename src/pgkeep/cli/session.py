@@ -58,10 +58,17 @@ def open_store(
     Raises ``ConfigError`` when PGKEEP_REPO is not set, and what opening raises.
     """
     from pgkeep.cli.outages import PATIENCE_SECONDS
+    from pgkeep.storage.retry import RetryingStore
+
+    store = open_url_of(settings, create=create)
+    return RetryingStore(store, deadline_seconds=PATIENCE_SECONDS, outages=outages)
+
+
+def open_url_of(settings: Settings, *, create: bool = False) -> Store:
+    """The store that the settings name, whose calls are not tried again."""
     from pgkeep.cli.store_settings import store_options
     from pgkeep.storage import open_store as open_url
     from pgkeep.storage.checked import CheckedStore
-    from pgkeep.storage.retry import RetryingStore
 
     if settings.repo is None:
         raise ConfigError(
@@ -69,19 +76,26 @@ def open_store(
             remedy="Set PGKEEP_REPO, or give --repo, for example file:///var/backups/pgkeep.",
         )
     opened = open_url(settings.repo, store_options(settings), create=create)
-    store = CheckedStore(opened, unless="/packs/")
-    return RetryingStore(store, deadline_seconds=PATIENCE_SECONDS, outages=outages)
+    return CheckedStore(opened, unless="/packs/")
 
 
-def open_repo(settings: Settings, owner_uid: int, *, outages: Outages | None = None) -> Repository:
-    """The repository with every key that the settings open.
+def open_repo(context: Context, owner_uid: int) -> Repository:
+    """The repository, to be read, with every key that the settings open; with mirrors, what any
+    of them has.
 
     Raises ``NoRepository``, ``KeysChanged``, ``WrongIdentity``, ``ConfigError``, ``StoreError``.
     """
     from pgkeep.repository.identity import open_repository
 
+    settings = context.settings
     host = open_host_state(settings, owner_uid)
-    store = open_store(settings, outages=outages)
+    if settings.mirrors:
+        from pgkeep.cli.members import open_members, reading_seconds, reading_store
+
+        members = open_members(context, owner_uid, seconds=reading_seconds(settings))
+        store = reading_store(context, members)
+    else:
+        store = open_store(settings, outages=context.outages)
     return open_repository(store, host, unlock=unlock_of(settings))
 
 

@@ -24,7 +24,14 @@ from pgkeep.archive.cluster import (
     read_cluster,
 )
 from pgkeep.archive.source import WalSource, parsed_name
-from pgkeep.cli.wal_session import open_store_of, open_to_read, read_settings, say, state_of
+from pgkeep.cli.wal_session import (
+    open_several_to_read,
+    open_store_of,
+    open_to_read,
+    read_settings,
+    say,
+    state_of,
+)
 from pgkeep.errors import NoRepository, PgkeepError, UsageError
 from pgkeep.postgres.wal_name import WalKind
 
@@ -114,8 +121,12 @@ class _Fetch:
 
         settings, cluster = self._settings, self._cluster
         state = state_of(settings, cluster.pgdata)
+        if settings.mirrors:
+            repository = open_several_to_read(settings, state)
+        else:
+            repository = open_to_read(open_store_of(settings), settings, state)
         return FetchSource(
-            open_to_read(open_store_of(settings), settings, state),
+            repository,
             cluster,
             Layout(settings.cluster, cluster.system_identifier),
             any_magic=settings.force_version is not None,

@@ -6,11 +6,13 @@ there is something to store, which a file that was pushed ahead has not.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pgkeep.archive.source import WalSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pgkeep.archive.ahead import AheadRecords
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pgkeep.archive.patience import Patience
     from pgkeep.archive.push import Pushed, PushTarget
     from pgkeep.cli.wal import Options
+    from pgkeep.cli.wal_everywhere import Everywhere
     from pgkeep.config import Settings
     from pgkeep.repository.identity import Repository
     from pgkeep.storage.interface import Store
@@ -73,13 +76,55 @@ class _Push:
         patience = Patience(
             RETRY_SECONDS, started=self._options.started, give_up=self._server_stops
         )
-        target = patience.run(self._attempt)
-        if target is None:
-            return
+        if self._settings.mirrors:
+            everywhere = self._push_everywhere()
+            if everywhere is None:
+                return
+            target = next(iter(everywhere.targets.values()))
+            push_one: Callable[[WalSource], object] = everywhere.push_ahead
+        else:
+            found = patience.run(self._attempt)
+            if found is None:
+                return
+            target = found
+            push_one = partial(self._push_one, target=target)
         try:
-            self._push_ahead(target, patience)
+            self._push_ahead(target, patience, push_one)
         except Exception as error:  # the file that was asked for is durable, whatever this is
             self._say(f"no work ahead: {error}")
+
+    def _push_everywhere(self) -> Everywhere | None:
+        """None when the file turns out to have been pushed ahead."""
+        from pgkeep.cli.wal_everywhere import Everywhere
+
+        name = self._source.name.name
+        if self._was_ahead_anywhere():
+            self._say(f"{name} was pushed ahead of this call")
+            return None
+        run = Everywhere(
+            self._settings,
+            self._state,
+            make_target=self._target,
+            histories=self._records,
+            started=self._options.started,
+            seconds=RETRY_SECONDS,
+            give_up=self._server_stops,
+        )
+        run.push(self._source)
+        self._say(f"{name} is in {len(run.targets)} repositories: {', '.join(run.targets)}")
+        return run
+
+    def _was_ahead_anywhere(self) -> bool:
+        """As ``_was_ahead``, asked of the first repository that answers: a record is of all."""
+        from pgkeep.cli.wal_session import open_store_of
+        from pgkeep.errors import StoreError
+
+        for settings in (self._settings, *self._settings.mirrors.values()):
+            try:
+                return self._was_ahead(open_store_of(settings))
+            except StoreError as error:
+                del error
+        return False
 
     def _attempt(self) -> PushTarget | None:
         """None when the file turns out to have been pushed ahead."""
@@ -138,7 +183,9 @@ class _Push:
             return False
         return self._records(repository_id).has(self._source.mark)
 
-    def _push_ahead(self, target: PushTarget, patience: Patience) -> None:
+    def _push_ahead(
+        self, target: PushTarget, patience: Patience, push_one: Callable[[WalSource], object]
+    ) -> None:
         from pgkeep.archive.ahead import push_ahead, ready_names
 
         ready = ready_names(self._cluster.pgdata)
@@ -149,7 +196,7 @@ class _Push:
             return
         done = push_ahead(
             others,
-            lambda source: self._push_one(source, target),
+            push_one,
             pgdata=self._cluster.pgdata,
             records=records,
             segment_size=self._cluster.segment_size,

@@ -16,7 +16,7 @@ from pgkeep.errors import ConfigError, LocalIOError
 
 if TYPE_CHECKING:
     from pgkeep.cli.wal import Options
-    from pgkeep.repository.identity import Repository, Unlock
+    from pgkeep.repository.identity import Repository, RepositoryIdentity, Unlock
     from pgkeep.storage.interface import Store
 
 
@@ -106,6 +106,38 @@ def _unlock(settings: Settings) -> Unlock:
     from pgkeep.cli.session import unlock_of
 
     return unlock_of(settings)
+
+
+def open_several_to_read(settings: Settings, state: Path) -> Repository:
+    """As :func:`open_to_read`, what any of the repositories has.
+
+    All of them count: a file that one which is silent may have is not called absent.
+    """
+    from pgkeep.errors import StoreError
+    from pgkeep.mirror.member import Member, check_same_identity
+    from pgkeep.repository.identity import read_identity
+    from pgkeep.storage.absent import AbsentStore
+    from pgkeep.storage.fallback import FallbackStore
+
+    stores: list[Store] = []
+    first: tuple[Member, RepositoryIdentity] | None = None
+    problem: StoreError | None = None
+    for name, one in {"main": settings, **settings.mirrors}.items():
+        try:
+            store = open_store_of(one)
+            identity = read_identity(store)
+        except StoreError as error:
+            problem = problem or error
+            stores.append(AbsentStore(str(one.repo), error))
+            continue
+        if first is None:
+            first = Member(name, store), identity
+        check_same_identity(identity, Member(name, store), first[1], str(first[0]))
+        stores.append(store)
+    if first is None and problem is not None:
+        raise problem
+    stores.sort(key=lambda store: isinstance(store, AbsentStore))
+    return open_to_read(FallbackStore(stores), settings, state)
 
 
 def say(options: Options, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from pgkeep.config.names import known
 from pgkeep.config.table import BY_NAME, Setting
@@ -25,10 +25,12 @@ class Settings:
 
     ``server`` are libpq parameters of the TOML file's ``[server]`` table. ``origins`` says where
     each setting came from: ``default``, ``environment PGKEEP_X``, ``file PATH``, ``option --x``.
+    ``mirrors`` are the settings of each mirror by its name, in the order in which they are asked.
     ``warnings`` are sentences that a person should see.
     """
 
     repo: str | None
+    copies: int | Literal["all"]
     cluster: str
     identity: str | None
     passphrase: str | None
@@ -69,8 +71,9 @@ class Settings:
     origins: Mapping[str, str]
     config_file: str | None
     warnings: tuple[str, ...]
+    mirrors: Mapping[str, Settings]
 
-    __slots__ = ("_values", "config_file", "origins", "server", "warnings")
+    __slots__ = ("_values", "config_file", "mirrors", "origins", "server", "warnings")
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Settings:
         server: Mapping[str, str] | None = None,
         config_file: str | None = None,
         warnings: tuple[str, ...] = (),
+        mirrors: Mapping[str, Settings] | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "_values", dict(values))
@@ -87,6 +91,7 @@ class Settings:
         put(self, "server", dict(server or {}))
         put(self, "config_file", config_file)
         put(self, "warnings", warnings)
+        put(self, "mirrors", dict(mirrors or {}))
 
     if not TYPE_CHECKING:
 
@@ -139,4 +144,16 @@ class Settings:
             server=self.server,
             config_file=self.config_file,
             warnings=self.warnings,
+            mirrors=self.mirrors,
+        )
+
+    def with_mirrors(self, mirrors: Mapping[str, Settings]) -> Settings:
+        """A copy with other mirrors."""
+        return Settings(
+            self._values,  # type: ignore[attr-defined]
+            self.origins,
+            server=self.server,
+            config_file=self.config_file,
+            warnings=self.warnings,
+            mirrors=mirrors,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from pgkeep.config import mirrors
 from pgkeep.config.names import known, unknown
 from pgkeep.config.settings import FileContent, Settings
 from pgkeep.config.store_table import PROVIDER_PREFIX, STORE_SETTINGS
@@ -29,14 +30,18 @@ def load_settings(
     origins: dict[str, str] = {}
     server: dict[str, str] = {}
     warnings: list[str] = []
+    others: dict[str, mirrors.Found] = {}
     path = _config_path(environ, config_file)
     if path is not None:
-        found, server = _read_file(path, warnings)
+        found, server, tables = _read_file(path, warnings)
         values.update(found)
         origins.update(dict.fromkeys(found, f"file {path}"))
-    for name, value, variable in _from_environment(environ):
-        values[name] = value
-        origins[name] = f"environment {variable}"
+        for mirror, table in tables.items():
+            others[mirror] = (table, dict.fromkeys(table, f"file {path}"))
+    for name, value, variable, mirror in _from_environment(environ):
+        where = others.setdefault(mirror, ({}, {})) if mirror else (values, origins)
+        where[0][name] = value
+        where[1][name] = f"environment {variable}"
     for name, given in (overrides or {}).items():
         if given is not None:
             option = f"--{name.replace('_', '-')}"
@@ -47,31 +52,58 @@ def load_settings(
         origins[name] = f"environment {variable}"
     for setting in SETTINGS:
         origins.setdefault(setting.name, "default")
-    return Settings(values, origins, server=server, config_file=path, warnings=tuple(warnings))
+    made = {
+        name: mirrors.make_mirror(name, one, lambda given: _from_providers(environ, given))
+        for name, one in sorted(others.items())
+    }
+    mirrors.check_mirrors(values.get("repo"), made, values.get("copies", "all"))
+    return Settings(
+        values, origins, server=server, config_file=path, warnings=tuple(warnings), mirrors=made
+    )
 
 
-def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    found: list[tuple[str, Any, str]] = []
+def settings_of_url(environ: Mapping[str, str], url: str) -> Settings:
+    """Settings of a repository that only its URL is known of, and what its provider's variables
+    say. Raises ``ConfigError``."""
+    return mirrors.mirror_of_url(url, lambda given: _from_providers(environ, given))
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any, str, str]]:
+    """(setting, value, variable, mirror); the mirror is empty for the settings themselves."""
+    found: list[tuple[str, Any, str, str]] = []
     for variable in sorted(name for name in environ if name.startswith(PREFIX)):
         # An empty variable is what a compose file makes of an unset one.
         text = environ[variable]
         if variable == f"{PREFIX}CONFIG" or _is_service_link(variable) or not text:
             continue
-        # PGKEEP_CA_FILE is a setting; PGKEEP_PASSPHRASE_FILE names where one lies.
-        is_setting = variable.removeprefix(PREFIX).lower() in BY_NAME
-        plain = variable if is_setting else variable.removesuffix("_FILE")
-        setting = BY_NAME.get(plain.removeprefix(PREFIX).lower())
-        if setting is None:
-            unknown(variable, "environment variable", [s.variable for s in SETTINGS])
+        setting, mirror, plain = _setting_of(variable)
         if plain == variable:
-            found.append((setting.name, parse(setting, text, variable), variable))
+            found.append((setting.name, parse(setting, text, variable), variable, mirror))
         elif environ.get(plain):
             raise ConfigError(
                 f"{plain} and {variable} are both set.", remedy="Unset one of the two."
             )
         else:
-            found.append((setting.name, _from_file(setting, text, variable), variable))
+            value = _from_file(setting, text, variable)
+            found.append((setting.name, value, variable, mirror))
     return found
+
+
+def _setting_of(variable: str) -> tuple[Setting, str, str]:
+    """The setting that a variable gives, of which mirror, and the variable without ``_FILE``."""
+    mirror, name = "", variable.removeprefix(PREFIX).lower()
+    if variable.startswith(mirrors.MIRROR_PREFIX):
+        mirror, name = mirrors.split_variable(variable)
+    # Some settings are themselves called so: credentials_file.
+    plain = variable if name in BY_NAME else variable.removesuffix("_FILE")
+    if plain != variable:
+        name = name.removesuffix("_file")
+    if mirror:
+        return mirrors.row_of(name, variable), mirror, plain
+    setting = BY_NAME.get(name)
+    if setting is None:
+        unknown(variable, "environment variable", [s.variable for s in SETTINGS])
+    return setting, mirror, plain
 
 
 def _from_providers(
@@ -114,7 +146,11 @@ def _config_path(environ: Mapping[str, str], given: str | None) -> str | None:
     return DEFAULT_CONFIG_FILE if os.path.lexists(DEFAULT_CONFIG_FILE) else None
 
 
-def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+_Tables = dict[str, dict[str, Any]]
+
+
+def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str, str], _Tables]:
+    """The settings, libpq's parameters, and the settings of each mirror."""
     import tomllib
 
     try:
@@ -134,25 +170,43 @@ def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str
             remedy=f"Run: chmod o-w {path}",
         )
     server = _server_table(table.pop("server", {}), path)
-    values: dict[str, Any] = {}
-    secret = "password" in server
-    for key, value in table.items():
-        plain = key.removesuffix("_file") if key not in BY_NAME else key
-        setting = BY_NAME.get(plain)
-        if setting is None or (plain != key and not setting.secret):
-            unknown(key, f"setting in {path}", [*BY_NAME, "server"])
-        if plain in values:
-            raise ConfigError(f"{path} sets both {plain} and {plain}_file.")
-        if plain != key:
-            values[plain] = _from_file(setting, str(value), f"{key} in {path}")
-            continue
-        values[plain] = parse(setting, value, f"{key} in {path}", relative=False)
-        secret = secret or (setting.secret and (plain != "identity" or is_key_text(values[plain])))
-    if secret and mode & 0o044:
+    others = mirrors.tables_of(table.pop("mirrors", {}), path)
+    values, secret = _values_of(table, path, _main_row)
+    found: _Tables = {}
+    for name, one in others.items():
+        found[name], more = _values_of(one, f"[mirrors.{name}] of {path}", mirrors.row_of)
+        secret = secret or more
+    if (secret or "password" in server) and mode & 0o044:
         warnings.append(
             f"{path} holds a secret and can be read by others on this host. Run: chmod 600 {path}"
         )
-    return values, server
+    return values, server, found
+
+
+def _main_row(name: str, where: str) -> Setting:
+    candidates = [*BY_NAME, "server", "mirrors"]
+    return BY_NAME.get(name) or unknown(name, f"setting in {where}", candidates)
+
+
+def _values_of(
+    table: Mapping[str, object], where: str, row: Callable[[str, str], Setting]
+) -> tuple[dict[str, Any], bool]:
+    """The values of one table, and whether a secret stands in it."""
+    values: dict[str, Any] = {}
+    secret = False
+    for key, value in table.items():
+        plain = key.removesuffix("_file") if key not in BY_NAME else key
+        setting = row(plain, where)
+        if plain != key and not setting.secret:
+            row(key, where)  # which refuses it
+        if plain in values:
+            raise ConfigError(f"{where} sets both {plain} and {plain}_file.")
+        if plain != key:
+            values[plain] = _from_file(setting, str(value), f"{key} in {where}")
+            continue
+        values[plain] = parse(setting, value, f"{key} in {where}", relative=False)
+        secret = secret or (setting.secret and (plain != "identity" or is_key_text(values[plain])))
+    return values, secret
 
 
 def _server_table(table: object, path: str) -> dict[str, str]:

@@ -21,6 +21,14 @@ SETTINGS: tuple[Setting, ...] = (
         "file:///srv/backups",
     ),
     Setting(
+        "copies",
+        "copies",
+        "all",
+        "How many repositories, of this one and its mirrors, must have what is reported as done: "
+        "all, or a number.",
+        "1",
+    ),
+    Setting(
         "cluster",
         "text",
         "main",

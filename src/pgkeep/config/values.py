@@ -103,6 +103,15 @@ def _moment(value: object) -> str:
     return found.astimezone(UTC).isoformat()
 
 
+def _copies(value: object) -> int | str:
+    if isinstance(value, str) and value.strip().lower() == "all":
+        return "all"
+    try:
+        return _count(value)
+    except ValueError:
+        raise ValueError("it must be all, or a number from 1 up") from None
+
+
 PARSERS: dict[str, Callable[[object], Any]] = {
     "text": _text,
     "key": _text,
@@ -116,6 +125,7 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "addressing": _addressing,
     "encryption": _encryption,
     "moment": _moment,
+    "copies": _copies,
 }
 
 

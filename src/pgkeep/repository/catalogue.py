@@ -24,6 +24,7 @@ from pgkeep.errors import (
     NoSuchBackup,
     ObjectNotFound,
     PgkeepError,
+    StoreError,
     WrongIdentity,
 )
 from pgkeep.postgres.history import TimelineHistory
@@ -39,6 +40,7 @@ from pgkeep.repository.wal_inventory import read_histories as read_histories
 from pgkeep.repository.wal_inventory import read_inventory as read_inventory
 from pgkeep.repository.wal_inventory import timelines_after as timelines_after
 from pgkeep.seal.keyring import Keyring
+from pgkeep.storage.fallback import read_sound, stores_of
 from pgkeep.storage.interface import Store
 from pgkeep.units import from_utc_text
 
@@ -230,7 +232,8 @@ def _closed(
             break
         name = segment_name(timeline, number, inventory.segment_size)
         try:
-            header = read_wal_header(repository.store, layout.wal_file(name), repository.keyring)
+            key, keyring = layout.wal_file(name), repository.keyring
+            header = read_sound(repository.store, key, _reading(read_wal_header, key, keyring))
             return name, from_utc_text(header.modified)
         except (DamagedObject, ObjectNotFound, ValueError):
             continue
@@ -240,10 +243,40 @@ def _closed(
 def _listed(store: Store, layout: Layout) -> tuple[tuple[set[str], set[str]], list[str]]:
     """The names under each of the two prefixes, and those that are backups, oldest first."""
     prefixes = (layout.manifests, layout.manifest_copies, layout.voids)
-    first, second, voids = (
-        {info.key[len(prefix) :] for info in store.list(prefix)} for prefix in prefixes
-    )
-    return (first, second), sorted((first | second) - voids)
+    first: set[str] = set()
+    second: set[str] = set()
+    for listed in _list_each(store, prefixes):
+        # A void is of its own repository: it speaks of packs there.
+        first |= listed[0] - listed[2]
+        second |= listed[1] - listed[2]
+    return (first, second), sorted(first | second)
+
+
+def _list_each(store: Store, prefixes: Sequence[str]) -> list[list[set[str]]]:
+    """The names under each prefix, for each of the repositories that are read as one.
+
+    One that is away is left out, and is an error only when all are.
+    """
+    stores, found = stores_of(store), []
+    problem: StoreError | None = None
+    for one in stores:
+        try:
+            found.append(
+                [{info.key[len(prefix) :] for info in one.list(prefix)} for prefix in prefixes]
+            )
+        except StoreError as error:
+            if len(stores) == 1:
+                raise
+            problem = error
+    if problem is not None and not found:
+        raise problem
+    return found
+
+
+def _reading(
+    read: Callable[[Store, str, Keyring], _T], key: str, keyring: Keyring
+) -> Callable[[Store], _T]:
+    return lambda store: read(store, key, keyring)
 
 
 def _either(
@@ -255,10 +288,11 @@ def _either(
 ) -> _T:
     keys = (layout.manifest(name), layout.manifest_copy(name))
     problem: PgkeepError | None = None
+    keyring = repository.keyring
     for key, there in zip(keys, copies, strict=True):
         if there:
             try:
-                return read(repository.store, key, repository.keyring)
+                return read_sound(repository.store, key, _reading(read, key, keyring))
             except (DamagedObject, FormatTooNew, WrongIdentity) as error:
                 problem = error
             except ObjectNotFound:

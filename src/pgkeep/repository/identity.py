@@ -36,7 +36,7 @@ from pgkeep.repository.keys import (
 from pgkeep.repository.keys import fingerprint_of as fingerprint_of
 from pgkeep.repository.keys import make_key_set as make_key_set
 from pgkeep.repository.keys import open_secret as open_secret
-from pgkeep.repository.record import build_record, member, parse_record, publish
+from pgkeep.repository.record import build_record, member, publish, read_record
 from pgkeep.seal import age
 from pgkeep.seal.keyring import Keyring
 
@@ -212,13 +212,12 @@ def open_repository(store: Store, host: HostState, *, unlock: Unlock | None = No
 
 def _read_own_record(store: Store) -> tuple[dict[str, Any], str]:
     try:
-        data = store.get(layout.IDENTITY)
+        members = read_record(store, layout.IDENTITY, kind="repository")
     except ObjectNotFound as error:
         raise NoRepository(
             f"There is no pgkeep repository at {store.url}.",
             remedy="Check PGKEEP_REPO, or make one with: pgkeep init",
         ) from error
-    members = parse_record(data, layout.IDENTITY, kind="repository")
     # The id becomes the name of a local file: it must be what it should be.
     return members, _hexadecimal(members, "id", 32)
 
@@ -228,7 +227,7 @@ def _newest_keys(store: Store, repository_id: str) -> tuple[dict[str, Any], str]
     found = [info.key for info in store.list(layout.KEYS)]
     for key in sorted(found, reverse=True):
         if len(key) == len(layout.KEYS) + layout.NUMBER_DIGITS:
-            members = parse_record(store.get(key), key, kind="keys")
+            members = read_record(store, key, kind="keys")
             if members.get("repository") == repository_id:
                 return members, key
     raise RepositoryError(

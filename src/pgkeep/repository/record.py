@@ -70,6 +70,19 @@ def parse_record(data: bytes, name: str, *, kind: str | tuple[str, ...]) -> dict
     return members
 
 
+def read_record(store: Store, key: str, *, kind: str | tuple[str, ...]) -> dict[str, Any]:
+    """The members of a stored record, from whichever repository has a sound one.
+
+    Raises ``ObjectNotFound``, and as :func:`parse_record`.
+    """
+    try:
+        return parse_record(store.get(key), key, kind=kind)
+    except DamagedObject:
+        from pgkeep.storage.fallback import read_sound
+
+        return read_sound(store, key, lambda one: parse_record(one.get(key), key, kind=kind))
+
+
 def member(members: Mapping[str, Any], key: str, kind: type[_T], *, name: str) -> _T:
     """A member that must be there and be of this type. Raises ``DamagedObject``."""
     found = members.get(key)

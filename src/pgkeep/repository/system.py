@@ -14,8 +14,8 @@ from pgkeep.repository.record import (
     build_record,
     list_numbered,
     member,
-    parse_record,
     publish,
+    read_record,
 )
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ class System(NamedTuple):
 def read_systems(store: Store, cluster: str) -> list[System]:
     """All system identifiers of a cluster, oldest first; the last is the present one."""
     listed = list_numbered(store, systems(cluster))
-    return [_parse(store.get(info.key), info.key) for info in listed]
+    return [_parse(store, info.key) for info in listed]
 
 
 def register_system(
@@ -102,8 +102,8 @@ def unknown_system(cluster: str, system_identifier: int, known: System) -> Unkno
     )
 
 
-def _parse(data: bytes, key: str) -> System:
-    members = parse_record(data, key, kind="system")
+def _parse(store: Store, key: str) -> System:
+    members = read_record(store, key, kind="system")
     identifier = member(members, "system_identifier", str, name=key)
     if not (identifier.isascii() and identifier.isdigit() and 0 < len(identifier) <= 20):
         raise DamagedObject(f"{key} is damaged: its system identifier is malformed.")

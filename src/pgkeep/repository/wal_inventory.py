@@ -33,6 +33,7 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.wal import read_wal_header
 from pgkeep.seal.envelope import damaged
+from pgkeep.storage.fallback import read_sound
 
 _REQUESTS = 16
 _LISTINGS = 3
@@ -206,7 +207,10 @@ def read_histories(repository: Repository, layout: Layout) -> dict[int, Timeline
         return {}
 
     def load(key: str) -> TimelineHistory:
-        header = read_wal_header(repository.store, key, repository.keyring)
+        keyring = repository.keyring
+        header = read_sound(
+            repository.store, key, lambda store: read_wal_header(store, key, keyring)
+        )
         try:
             return _history(int(header.name[:8], 16), header.ancestors or [])
         except (ValueError, OverflowError) as error:

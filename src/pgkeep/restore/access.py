@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from pgkeep.errors import PgkeepError, RestoreError
 from pgkeep.repository.identity import Repository
 from pgkeep.restore.destination import supplementary_groups
 from pgkeep.restore.plan import FetchAccess, Owner, WalMode
+from pgkeep.storage.fallback import stores_of
 from pgkeep.storage.open import local_path
 
 _LOOK_SECONDS = 20
@@ -86,13 +88,14 @@ def _obstacle(access: FetchAccess, repository: Repository, owner: Owner) -> str 
         tests.append(
             ("-r", identity, f"user {owner.name} cannot read the identity file {identity}")
         )
-    files = [path for name, path in access.settings.items() if name.endswith("_file")]
+    tables = [access.settings, *access.mirrors.values()]
+    files = [path for table in tables for name, path in table.items() if name.endswith("_file")]
     tests += [("-r", path, f"user {owner.name} cannot read {path}") for path in files]
-    try:
-        root = local_path(repository.store.url)
-        tests.append(("-r", f"{root}/pgkeep/repository", f"user {owner.name} cannot read {root}"))
-    except PgkeepError:
-        pass  # not a directory of this machine: the trial will tell
+    for store in stores_of(repository.store):
+        with suppress(PgkeepError):  # not a directory of this machine: the trial will tell
+            root = local_path(store.url)
+            record = f"{root}/pgkeep/repository"
+            tests.append(("-r", record, f"user {owner.name} cannot read {root}"))
     for option, path, text in tests:
         try:
             if _run(["test", option, path], owner, cwd=Path("/"), seconds=_LOOK_SECONDS).returncode:

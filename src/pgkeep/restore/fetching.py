@@ -11,23 +11,26 @@ What is asked for at once is bounded by bytes, since a map may name as many fram
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
+from pgkeep.errors import DamagedObject
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.pack import PackInfo
 from pgkeep.restore.units import Frames, Unit
 from pgkeep.seal.envelope import DATA, PREFIX_SIZE, FrameOpener, Scratch, damaged
-from pgkeep.storage.interface import Buffer
+from pgkeep.storage.fallback import read_sound
+from pgkeep.storage.interface import Buffer, Store
 
 # To open a pack its key has to be unwrapped; ten terabytes are more packs than should be kept open.
 _OPEN_PACKS = 512
 _AHEAD_BYTES = 256 << 20
 _LEAST_BYTES = 2 << 20
+T = TypeVar("T")
 _REQUESTS_PER_WORKER = 4
 _MOST_REQUESTS = 64
 
@@ -76,11 +79,22 @@ class Packs:
     def _read(self, pack: PackInfo, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
         """Bytes of a pack by (offset, length). Raises ``DamagedObject`` where it ends too early."""
         key = pack.key(self._layout)
-        found = self._store.get_ranges(key, ranges)
-        for (start, length), data in zip(ranges, found, strict=True):
-            if len(data) != length:
-                raise damaged(key, f"it ends before byte {start + length}")
-        return found
+        return read_sound(self._store, key, lambda store: _whole(store, key, ranges))
+
+    def read_again(self, pack: PackInfo, start: int, length: int, use: Callable[[Buffer], T]) -> T:
+        """What ``use`` makes of these bytes, of whichever copy of the pack it does not call
+        damaged; it is called again for each. Raises ``DamagedObject`` when it did so of all."""
+        key = pack.key(self._layout)
+        ranges = [(start, length)]
+        return read_sound(self._store, key, lambda store: use(_whole(store, key, ranges)[0]))
+
+
+def _whole(store: Store, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
+    found = store.get_ranges(key, ranges)
+    for (start, length), data in zip(ranges, found, strict=True):
+        if len(data) != length:
+            raise damaged(key, f"it ends before byte {start + length}")
+    return found
 
 
 class _Asked(NamedTuple):
@@ -173,9 +187,18 @@ class FrameSource:
         """The frame's plain bytes, verified, into ``target``, which has their length."""
         assert self._reading is not None
         frames = self._reading.unit.frames
-        opener = self._packs.opener(frames.packs[frame])
+        pack = frames.packs[frame]
+        opener = self._packs.opener(pack)
         number = frames.number[frame]
-        opener.open_into(stored, target, number=number, kind=DATA, scratch=self._scratch)
+
+        def use(data: Buffer) -> None:
+            opener.open_into(data, target, number=number, kind=DATA, scratch=self._scratch)
+
+        try:
+            use(stored)
+        except DamagedObject:
+            start = frames.offset[frame] + PREFIX_SIZE
+            self._packs.read_again(pack, start, frames.stored[frame], use)
 
 
 def portions(frames: Frames, wanted: Sequence[int], *, most: int) -> Iterator[list[int]]:

@@ -24,6 +24,7 @@ from pgkeep.repository.map import MapBlock
 from pgkeep.repository.map_table import page_table
 from pgkeep.repository.pack import PackInfo
 from pgkeep.seal.envelope import PREFIX_SIZE, damaged
+from pgkeep.storage.fallback import read_sound
 
 _REQUESTS = 8
 _AHEAD_BYTES = 16 << 20
@@ -133,7 +134,16 @@ class MapReader:
         pack = self._pack_of(files[0])
         name = pack.key(self._layout)
         opener = pack.opener(self._repository.keyring, self._layout)
-        block = MapBlock(opener.open_at(stored, 0, number=files[0].map_frame), name)
+
+        def opened(data: bytes) -> MapBlock:
+            return MapBlock(opener.open_at(data, 0, number=files[0].map_frame), name)
+
+        try:
+            block = opened(stored)
+        except DamagedObject:
+            at, length = files[0].map_offset, PREFIX_SIZE + files[0].map_stored
+            store = self._repository.store
+            block = read_sound(store, name, lambda one: opened(one.get_range(name, at, length)))
         if block.page_size != self.page_size:
             raise damaged(name, f"a map block has pages of {block.page_size} bytes")
         sizes = block.columns().sizes

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pgkeep.errors import PgkeepError, StoreDenied, StoreFull
+from pgkeep.errors import PgkeepError, StoreDenied, StoreError, StoreFull
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.record import build_record
+from pgkeep.storage.fallback import stores_of
 from pgkeep.storage.interface import Store
 from pgkeep.storage.open import local_path
 from pgkeep.units import to_utc_text
@@ -37,21 +38,28 @@ def pinned(
     key = layout.pin(attempt, 1)
     members = {"attempt": attempt, "purpose": "restore", "backup": backup}
     record = build_record("pin", members, at=to_utc_text(datetime.now(UTC)), by=dict(by))
-    made = False
-    try:
-        with _as_owner_of(repository.store):
-            repository.store.put(key, record, if_absent=True)
-        made = True
-    except (StoreDenied, StoreFull) as error:
-        progress.warn(
-            f"The backup is read without a pin, since the store took none ({error.what}) Do not "
-            "let an expiry or sweep run until the restore has ended."
-        )
+    made: list[Store] = []
+    several = stores_of(repository.store)
+    for store in several:
+        try:
+            with _as_owner_of(store):
+                store.put(key, record, if_absent=True)
+            made.append(store)
+        except (StoreDenied, StoreFull) as error:
+            progress.warn(
+                f"The backup is read without a pin, since the store took none ({error.what}) Do "
+                "not let an expiry or sweep run until the restore has ended."
+            )
+        except StoreError as error:
+            # Of several repositories, others have what is read.
+            if len(several) == 1:
+                raise
+            progress.note(f"no pin in {store.url}: {error.what}")
     try:
         yield
     finally:
-        if made:
-            _remove(repository.store, key)
+        for store in made:
+            _remove(store, key)
 
 
 def _remove(store: Store, key: str) -> None:

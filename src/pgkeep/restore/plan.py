@@ -41,13 +41,15 @@ class FetchAccess:
     """How the restored server can call pgkeep: the program by absolute paths, and the settings that
     go into its configuration file (names as in the TOML file).
 
-    ``obstacle`` says why it cannot: a secret that exists only as a value, for example.
+    ``obstacle`` says why it cannot: a secret that exists only as a value, for example. ``mirrors``
+    are the settings of further repositories, by name.
     """
 
     program: tuple[str, ...]
     settings: Mapping[str, str]
     identity_file: Path | None = None
     obstacle: str | None = None
+    mirrors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class Owner(NamedTuple):

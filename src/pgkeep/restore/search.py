@@ -21,6 +21,8 @@ from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.wal import WalHeader, open_wal_object, read_wal_header
+from pgkeep.storage.fallback import read_sound
+from pgkeep.storage.interface import Store
 
 _CHUNK = 4
 
@@ -80,7 +82,10 @@ class WalReader:
     def header(self, segment: Segment) -> WalHeader:
         """What is plain about a stored segment."""
         key = self.layout.wal_file(self.name(segment))
-        return read_wal_header(self.repository.store, key, self.repository.keyring)
+        keyring = self.repository.keyring
+        return read_sound(
+            self.repository.store, key, lambda store: read_wal_header(store, key, keyring)
+        )
 
     def scanner(self, segment: Segment) -> WalScanner:
         start = segment_start_lsn(segment.number, self.segment_size)
@@ -90,8 +95,12 @@ class WalReader:
 def read_wal_file(repository: Repository, layout: Layout, name: str) -> bytes:
     """The plain bytes of any stored WAL file. Raises ``ObjectNotFound``, ``DamagedObject``."""
     key = layout.wal_file(name)
-    _, frames = open_wal_object(repository.store.get(key), key, repository.keyring)
-    return b"".join(frames)
+
+    def read(store: Store) -> bytes:
+        _, frames = open_wal_object(store.get(key), key, repository.keyring)
+        return b"".join(frames)
+
+    return read_sound(repository.store, key, read)
 
 
 def look_at_tail(reader: WalReader, way: Sequence[Segment]) -> WalTail:

@@ -66,6 +66,9 @@ def write_fetch_config(extras: Extras, access: FetchAccess) -> None:
         values["identity"] = str(access.identity_file)
     lines = ["# Written by pgkeep restore, for the restore_command of this directory alone."]
     lines += [f"{name} = {toml_text(value)}" for name, value in values.items()]
+    for mirror, given in access.mirrors.items():
+        lines += ["", f"[mirrors.{mirror}]"]
+        lines += [f"{name} = {toml_text(value)}" for name, value in given.items()]
     extras.write_text(FETCH_CONFIG, "\n".join(lines) + "\n")
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pgkeep.repository import layout
+
 if TYPE_CHECKING:
     from pgkeep.repository.identity import RepositoryIdentity
     from pgkeep.setup.init import InitReport
 
-README_KEY = "pgkeep/README.txt"
+README_KEY = layout.README
 
 
 def recovery_sheet(report: InitReport) -> list[str]:

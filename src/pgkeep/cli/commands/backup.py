@@ -8,15 +8,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
-from pgkeep.cli.session import connect_server, open_host_state, open_repo
+from pgkeep.cli.session import connect_server, open_host_state, open_store, unlock_of
 from pgkeep.errors import LocalIOError, PagesDamaged
+from pgkeep.repository.identity import open_repository
+from pgkeep.repository.layout import Layout
 from pgkeep.units import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pgkeep.backup.run import BackupReport
+    from pgkeep.cli.members import Members
+    from pgkeep.progress import Progress
     from pgkeep.repository.identity import Repository
+    from pgkeep.storage.fanout import FanOutStore
 
 EXAMPLES = (
     ("pgkeep backup", "of the server that PGHOST, PGPORT and the settings name"),
@@ -74,7 +79,8 @@ def run(context: Context, args: Namespace) -> int:
     from pgkeep.backup.run import BackupOptions, run_backup
 
     settings = context.settings
-    repository = open_repo(settings, context.owner_uid, outages=context.outages)
+    several = _open_several(context)
+    repository = several[0] if several else _open_one(context)
     options = BackupOptions(
         cluster=settings.cluster,
         jobs=settings.jobs,
@@ -94,6 +100,7 @@ def run(context: Context, args: Namespace) -> int:
     with connect_server(context) as connection, context.progress() as progress:
         context.log.info("backup-begins", jobs=options.jobs, level=options.level)
         report = run_backup(repository, connection, options, progress=progress)
+        have = _spread(context, several, report, progress) if several else []
     context.log.info("backup-made", backup=report.head.backup, bytes=report.head.database_bytes)
     document = {
         **asdict(report.head),
@@ -102,11 +109,50 @@ def run(context: Context, args: Namespace) -> int:
         "left_out": list(report.left_out),
         "files_not_read": report.unread,
         "warnings": progress.warnings,
+        "repositories": have,
     }
     context.output.result(document, lambda: _render(context, report))
     if report.failed:
         return _damaged(context, report)
     return 0
+
+
+def _open_one(context: Context) -> Repository:
+    settings = context.settings
+    host = open_host_state(settings, context.owner_uid)
+    store = open_store(settings, outages=context.outages)
+    return open_repository(store, host, unlock=unlock_of(settings))
+
+
+def _open_several(context: Context) -> tuple[Repository, FanOutStore, Members] | None:
+    """The repository that leads, and all that answered; None if there is but one."""
+    if not context.settings.mirrors:
+        return None
+    from pgkeep.cli.members import open_members
+    from pgkeep.cli.mirroring import open_lead
+
+    members = open_members(context, context.owner_uid)
+    return (*open_lead(context, members), members)
+
+
+def _spread(
+    context: Context,
+    several: tuple[Repository, FanOutStore, Members],
+    report: BackupReport,
+    progress: Progress,
+) -> list[str]:
+    """Give the backup to the mirrors; the names of the repositories that have it."""
+    from pgkeep.cli.mirroring import spread_backup
+
+    repository, store, members = several
+    layout = Layout(report.head.cluster, int(report.head.system_identifier))
+    backup = report.head.backup
+    try:
+        return spread_backup(
+            context, members, store, layout, backup, keyring_of=repository, progress=progress
+        )
+    finally:
+        store.close()
 
 
 def _cache(context: Context, repository: Repository) -> Path | None:

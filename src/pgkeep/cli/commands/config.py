@@ -45,6 +45,14 @@ def run(context: Context, args: Namespace) -> int:
             for setting in SETTINGS
         },
         "server": server,
+        "mirrors": {
+            name: {
+                setting: {"value": mirror.shown(setting), "origin": mirror.origins[setting]}
+                for setting in ("repo", *store_names(mirror))
+                if mirror.shown(setting) != "-"
+            }
+            for name, mirror in settings.mirrors.items()
+        },
     }
 
     def render() -> None:
@@ -56,6 +64,12 @@ def run(context: Context, args: Namespace) -> int:
             for setting in SETTINGS
             if not setting.stores or setting.name in shown
         ]
+        for name, mirror in settings.mirrors.items():
+            rows += [
+                (f"mirrors.{name}.{setting}", mirror.shown(setting), mirror.origins[setting])
+                for setting in ("repo", *store_names(mirror))
+                if setting == "repo" or mirror.origins[setting] != "default"
+            ]
         context.output.table(("setting", "value", "from"), rows)
         context.output.say()
         more = [

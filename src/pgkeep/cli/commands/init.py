@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
+from pgkeep.cli.init_mirrors import bring_back, join_mirrors
 from pgkeep.cli.session import (
     connect_server,
     now_text,
@@ -17,7 +18,9 @@ from pgkeep.cli.session import (
     unlock_of,
     writer_facts,
 )
+from pgkeep.config.mirrors import MAIN
 from pgkeep.errors import ConfigError, ServerError, StoreUnavailable, UsageError, WrongDataDirectory
+from pgkeep.mirror.member import Member
 from pgkeep.repository.layout import check_cluster_name
 
 if TYPE_CHECKING:
@@ -89,6 +92,8 @@ def run(context: Context, args: Namespace) -> int:
     system = _system(context)
     if args.create_bucket:
         _create_bucket(context)
+    if settings.mirrors:
+        bring_back(context)
     store = _store(context, sealing)
     host = open_host_state(settings, context.owner_uid)
     report = init_repository(
@@ -108,8 +113,22 @@ def run(context: Context, args: Namespace) -> int:
     )
     context.log.info("initialised", created=report.created, system=report.system_identifier)
     warnings = _warnings(report)
-    document = {**asdict(report), "can_list": report.can_list, "warnings": warnings}
-    context.output.result(document, lambda: _render(context, report, system, warnings))
+    mirrors = join_mirrors(context, Member(MAIN, store)) if settings.mirrors else []
+    warnings += [f"{mirror.name}: {text}" for mirror in mirrors for text in mirror.losses]
+    document = {
+        **asdict(report),
+        "can_list": report.can_list,
+        "warnings": warnings,
+        "mirrors": [mirror._asdict() for mirror in mirrors],
+    }
+
+    def render() -> None:
+        _render(context, report, system, warnings)
+        for mirror in mirrors:
+            verb = "Made the mirror" if mirror.made else "The mirror is there:"
+            context.output.say(f"{verb} {mirror.name} {mirror.url}")
+
+    context.output.result(document, render)
     return 0
 
 

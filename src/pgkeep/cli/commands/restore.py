@@ -12,7 +12,9 @@ from pgkeep.cli.session import open_repo
 from pgkeep.cli.store_settings import left_for_server
 from pgkeep.cli.systems import add_system_argument, restorable_layout
 from pgkeep.config import Settings
+from pgkeep.config.mirrors import MAIN
 from pgkeep.errors import UsageError
+from pgkeep.storage.fallback import stores_of
 from pgkeep.units import format_duration, format_size, show_moment
 
 if TYPE_CHECKING:
@@ -153,12 +155,31 @@ def fetch_access(context: Context, repository: Repository) -> FetchAccess:
         obstacle = "the identity was given as a text"
         if settings.identity is None:
             obstacle = "the passphrase is not left where the server could read it"
-    values = {
-        "repo": repository.store.url,
-        "cluster": settings.cluster,
-        **left_for_server(settings),
-    }
-    return FetchAccess(context.program, values, Path(identity) if identity else None, obstacle)
+    first, *others = _answering(context, repository)
+    values = {"cluster": settings.cluster, **first[1]}
+    return FetchAccess(
+        context.program,
+        values,
+        Path(identity) if identity else None,
+        obstacle,
+        mirrors=dict(others),
+    )
+
+
+def _answering(context: Context, repository: Repository) -> list[tuple[str, dict[str, str]]]:
+    """What the server has to be told of each repository that was read.
+
+    One that is away is left out: the restore was planned without it, and the server could never
+    be told that a file does not exist while one is silent that may have it.
+    """
+    settings = context.settings
+    urls = [store.url for store in stores_of(repository.store)]
+    named = {MAIN: settings, **settings.mirrors}
+    names = context.members or (MAIN,)
+    return [
+        (name, {"repo": url, **left_for_server(named[name])})
+        for name, url in zip(names, urls, strict=True)
+    ]
 
 
 def run(context: Context, args: Namespace) -> int:
@@ -168,7 +189,7 @@ def run(context: Context, args: Namespace) -> int:
 
     settings = context.settings
     options = restore_options(settings, args)
-    repository = open_repo(settings, state_owner(context), outages=context.outages)
+    repository = open_repo(context, state_owner(context))
     layout = restorable_layout(settings, repository, system=args.system)
     access = fetch_access(context, repository)
     with context.progress() as progress:

@@ -138,6 +138,9 @@ def _file_suffices(settings: Settings) -> bool:
         return False
     names = ("repo", "cluster", "state", *store_names(settings))
     needed = {name: settings.origins[name] for name in names}
+    needed["copies"] = settings.origins["copies"]
+    for name, mirror in settings.mirrors.items():
+        needed |= {f"{name}.{one}": mirror.origins[one] for one in ("repo", *store_names(mirror))}
     from_file = f"file {settings.config_file}"
     return needed.pop("repo") == from_file and all(
         origin in (from_file, "default") for origin in needed.values()
@@ -151,10 +154,15 @@ def _config_text(settings: Settings, server: dict[str, str]) -> str:
         "cluster": settings.cluster,
         "pgdata": settings.pgdata,
         "state": settings.state,
+        "copies": None if settings.copies == "all" else str(settings.copies),
         **left_for_server(settings, secrets_by_file=True),
     }
     lines = ["# Written by pgkeep setup, for the server's archive_command."]
     lines += [f"{name} = {_toml(value)}" for name, value in values.items() if value]
+    for name, mirror in settings.mirrors.items():
+        given = {"repo": str(mirror.repo), **left_for_server(mirror, secrets_by_file=True)}
+        lines += ["", f"[mirrors.{name}]"]
+        lines += [f"{setting} = {_toml(value)}" for setting, value in given.items()]
     lines += ["", "[server]", *(f"{name} = {_toml(value)}" for name, value in server.items())]
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,296 @@
+"""Giving a repository what others have: WAL and histories, then packs, and manifests last.
+
+The order is the promise of a backup: a manifest in the target means that every pack that it names
+is there, with the size that it gives, and all WAL that any source has. So a copy may be cut off at
+any moment, and the next one goes on where the objects themselves say it stopped.
+
+Before packs are copied, pins in the target cover them; a sweep there that had condemned some
+before keeps the backup out until it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pgkeep.errors import DamagedObject, ObjectExists, ObjectNotFound, PgkeepError, RepositoryError
+from pgkeep.mirror.listing import Holdings, holdings
+from pgkeep.mirror.member import Member
+from pgkeep.mirror.transfer import Transfer, Wanted, sound
+from pgkeep.progress import Progress
+from pgkeep.repository.condemned import condemned_keys
+from pgkeep.repository.layout import Layout, systems
+from pgkeep.repository.manifest import parse_manifest
+from pgkeep.repository.pack import PackInfo
+from pgkeep.repository.presence import Sizes, list_packs, missing_packs
+from pgkeep.repository.record import build_record, list_numbered, parse_record, publish
+from pgkeep.seal.keyring import Keyring
+from pgkeep.storage.checked import not_kept
+from pgkeep.storage.fallback import FallbackStore, read_sound
+from pgkeep.storage.interface import Store
+from pgkeep.units import to_utc_text
+
+
+@dataclass(frozen=True)
+class CopyRequest:
+    """What is to be copied. ``backups`` None means all. ``by`` is the writer of records."""
+
+    keyring: Keyring
+    by: Mapping[str, Any]
+    backups: Collection[str] | None = None
+    dry_run: bool = False
+
+    def wants(self, backup: str) -> bool:
+        return self.backups is None or backup in self.backups
+
+
+@dataclass
+class CopyReport:
+    """What became of one target. ``backups`` are those that it has now and had not before;
+    ``problems`` are (what could not be copied, why)."""
+
+    target: Member
+    made: bool = False
+    objects: int = 0
+    bytes: int = 0
+    wal_files: int = 0
+    packs: int = 0
+    backups: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.target.name,
+            "url": self.target.url,
+            "made": self.made,
+            "objects": self.objects,
+            "bytes": self.bytes,
+            "wal_files": self.wal_files,
+            "packs": self.packs,
+            "backups": self.backups,
+            "problems": [{"what": what, "why": why} for what, why in self.problems],
+        }
+
+
+def catch_up(
+    report: CopyReport,
+    sources: Sequence[Member],
+    layouts: Sequence[Layout],
+    request: CopyRequest,
+    *,
+    progress: Progress,
+) -> None:
+    """Give ``report.target`` what the sources have of these systems; adds to the report.
+
+    Raises what the stores raise: then the target lacks something, and has no manifest too many.
+    """
+    for layout in layouts:
+        _CatchUp(report, sources, layout, request, progress).run()
+
+
+class _CatchUp:
+    """One system of a cluster."""
+
+    def __init__(
+        self,
+        report: CopyReport,
+        sources: Sequence[Member],
+        layout: Layout,
+        request: CopyRequest,
+        progress: Progress,
+    ) -> None:
+        self._report, self._sources, self._layout = report, sources, layout
+        self._request, self._progress = request, progress
+        self._target = report.target
+        self._source = FallbackStore([one.store for one in sources], tell=progress.warn)
+        self._transfer = Transfer(self._target, sources, progress=progress)
+        self._packs: Sizes | None = None
+
+    def run(self) -> None:
+        layout, report = self._layout, self._report
+        self._progress.phase(f"looking at what {self._target} lacks")
+        theirs = [holdings(one, layout) for one in self._sources]
+        ours = holdings(self._target, layout)
+        if not self._request.dry_run:
+            copy_systems(self._source, self._target.store, layout.cluster)
+        self._copy_wal(theirs, ours)
+        for backup in self._lacking(theirs, ours):
+            try:
+                self._copy_backup(backup)
+            except (ObjectNotFound, DamagedObject, RepositoryError) as error:
+                report.problems.append((f"backup {backup}", str(error)))
+            else:
+                report.backups.append(backup)
+        report.objects += self._transfer.objects
+        report.bytes += self._transfer.bytes
+
+    def _lacking(self, theirs: Sequence[Holdings], ours: Holdings) -> list[str]:
+        there = set[str]().union(*(one.backups(self._layout) for one in theirs))
+        return sorted(
+            backup
+            for backup in there
+            if self._request.wants(backup) and ours.lacks(self._layout, backup)
+        )
+
+    def _copy_wal(self, theirs: Sequence[Holdings], ours: Holdings) -> None:
+        found: Sizes = {}
+        for one in reversed(theirs):
+            found.update(one.wal)
+        wanted = [Wanted(key, size) for key, size in sorted(found.items()) if key not in ours.wal]
+        # Histories first: without its history a timeline's segments lead nowhere.
+        wanted.sort(key=lambda one: (not one.key.startswith(self._layout.history), one.key))
+        self._report.wal_files += len(wanted)
+        self._move(wanted, f"copying {len(wanted)} WAL files to {self._target}")
+
+    def _copy_backup(self, backup: str) -> None:
+        layout, store = self._layout, self._target.store
+        data, packs = self._read(backup)
+        if self._packs is None:
+            self._packs = list_packs(store, layout)
+        missing = set(missing_packs(store, layout, packs, self._packs))
+        cut = sorted(key for key in missing if key in self._packs)
+        if cut:
+            raise RepositoryError(
+                f"{cut[0]} has {self._packs[cut[0]]} bytes in {self._target}, which is not its "
+                "size.",
+                why="It was damaged or cut off there.",
+                remedy="Delete that object there, then run pgkeep copy again.",
+            )
+        wanted = [Wanted(p.key(layout), p.size_bytes) for p in packs if p.key(layout) in missing]
+        self._report.packs += len(wanted)
+        if self._request.dry_run:
+            self._move(wanted, "")
+            return
+        self._pin(sorted({pack.attempt for pack in packs if pack.key(layout) in missing}))
+        named = {pack.key(layout) for pack in packs}
+        self._check_condemned(backup, named)
+        before = len(self._report.problems)
+        self._move(wanted, f"copying backup {backup} to {self._target}")
+        if len(self._report.problems) > before:
+            raise ObjectNotFound(
+                f"{len(self._report.problems) - before} of its packs are in no repository, or "
+                "damaged in each."
+            )
+        copied = [pack for pack in packs if pack.key(layout) in missing]
+        listed: Sizes = {}
+        for attempt in {pack.attempt for pack in copied}:
+            listed.update(list_packs(store, layout, attempt=attempt))
+        absent = missing_packs(store, layout, copied, listed)
+        if absent:
+            raise not_kept(self._target.url, absent[0], "It is not there now, or is cut off")
+        self._packs.update(listed)
+        for key in (layout.manifest(backup), layout.manifest_copy(backup)):
+            self._transfer.put(key, data)
+        self._take_back_if_condemned(backup, named)
+
+    def _read(self, backup: str) -> tuple[bytes, list[PackInfo]]:
+        """The manifest's bytes, and the packs that it names."""
+        keyring, layout = self._request.keyring, self._layout
+        if not keyring.can_read_metadata:
+            return self._read_unopened(backup)
+        problem: PgkeepError | None = None
+        for key in (layout.manifest(backup), layout.manifest_copy(backup)):
+
+            def read(store: Store, key: str = key) -> tuple[bytes, list[PackInfo]]:
+                data = store.get(key)
+                manifest = parse_manifest(data, key, keyring)
+                try:
+                    return data, list(manifest.packs().values())
+                finally:
+                    manifest.close()
+
+            try:
+                return read_sound(self._source, key, read)
+            except (ObjectNotFound, DamagedObject) as error:
+                problem = problem or error
+        raise problem or AssertionError
+
+    def _read_unopened(self, backup: str) -> tuple[bytes, list[PackInfo]]:
+        """As ``_read`` on a host without the metadata key: every pack of the sources counts.
+
+        The manifest was listed before the packs are, so those that it names are among them.
+        """
+        key = self._layout.manifest(backup)
+        data = read_sound(self._source, key, lambda store: sound(store, key))
+        packs = []
+        for name, size in list_packs(self._source, self._layout).items():
+            attempt, _, number = name.removeprefix(self._layout.packs).partition("/")
+            if number.isdecimal():
+                packs.append(PackInfo(attempt, int(number), size, b"", b"", b"", b""))
+        return data, packs
+
+    def _move(self, wanted: Sequence[Wanted], phase: str) -> None:
+        if not wanted:
+            return
+        if self._request.dry_run:
+            self._report.objects += len(wanted)
+            self._report.bytes += sum(one.size_bytes for one in wanted)
+            return
+        self._progress.phase(phase)
+        self._progress.total(sum(one.size_bytes for one in wanted), len(wanted))
+        for failed in self._transfer.copy(wanted):
+            self._report.problems.append((failed.key, str(failed.error)))
+
+    # -- safe from a sweep in the target ---------------------------------------------------------
+
+    def _pin(self, attempts: Sequence[str]) -> None:
+        """A pin covers all packs whose key bears its attempt's id; it dies by itself."""
+        for attempt in attempts:
+            members = {"attempt": attempt, "purpose": "copy", "backup": None}
+            record = self._record("pin", {**members, "copier": os.urandom(8).hex()})
+            prefix = self._layout.pin(attempt, 0).rpartition("/")[0] + "/"
+            publish(self._target.store, prefix, _always(record))
+
+    def _check_condemned(self, backup: str, named: Collection[str]) -> None:
+        if not condemned_keys(self._target.store, self._layout).isdisjoint(named):
+            raise RepositoryError(
+                f"A sweep is about to delete packs of {backup} in {self._target}.",
+                remedy="Run pgkeep copy again when the sweep has ended.",
+            )
+
+    def _take_back_if_condemned(self, backup: str, named: Collection[str]) -> None:
+        """As a backup does (``backup/pins.py``): condemned meanwhile, it must not count there."""
+        store, layout = self._target.store, self._layout
+        if condemned_keys(store, layout).isdisjoint(named):
+            return
+        reason = "a sweep has condemned packs of it"
+        record = self._record("void", {"backup": backup, "reason": reason})
+        store.put(layout.void(backup), record, if_absent=True)
+        raise RepositoryError(
+            f"The copy of {backup} in {self._target} does not count, and was taken back.",
+            why=f"While it was made, {reason}.",
+        )
+
+    def _record(self, kind: str, members: dict[str, Any]) -> bytes:
+        at = to_utc_text(datetime.now(UTC))
+        return build_record(kind, members, at=at, by=dict(self._request.by))
+
+
+def _always(record: bytes) -> Callable[[int], bytes]:
+    return lambda _: record
+
+
+def copy_systems(source: Store, target: Store, cluster: str) -> None:
+    """Which systems the cluster had, record by record."""
+    have = {info.key for info in target.list(systems(cluster))}
+    for info in list_numbered(source, systems(cluster)):
+        if info.key not in have:
+            data = source.get(info.key)
+            parse_record(data, info.key, kind="system")
+            publish_as_is(target, info.key, data)
+
+
+def publish_as_is(store: Store, key: str, data: bytes) -> None:
+    """Create an object unless it is there. Raises ``RepositoryError`` for another one there."""
+    try:
+        store.put(key, data, if_absent=True)
+    except ObjectExists:
+        if store.get(key) != data:
+            raise RepositoryError(
+                f"{key} in {store.url} is another one than in the other repositories.",
+                why="Both were written while they did not know of each other.",
+                remedy="See which one is right, and remove the other.",
+            ) from None

@@ -1,0 +1,42 @@
+"""What one repository has of a cluster's system, as its listing tells: keys and sizes.
+
+A backup is *there* if one of its manifests is and no void of it: a void counts in its own
+repository only, since it speaks of that one's packs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pgkeep.mirror.member import Member
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.presence import Sizes
+
+
+class Holdings(NamedTuple):
+    """Sizes by key. ``manifests`` are under both prefixes; ``voids`` are names of backups."""
+
+    manifests: Sizes
+    voids: frozenset[str]
+    wal: Sizes
+
+    def backups(self, layout: Layout) -> set[str]:
+        """The backups that are there."""
+        return {key.rpartition("/")[2] for key in self.manifests} - self.voids
+
+    def lacks(self, layout: Layout, backup: str) -> bool:
+        """Whether a copy of the backup's manifest is missing, and may be made."""
+        both = {layout.manifest(backup), layout.manifest_copy(backup)}
+        return backup not in self.voids and not both <= self.manifests.keys()
+
+
+def holdings(member: Member, layout: Layout) -> Holdings:
+    """List it. Manifests come first: whoever sees one may count on its packs and its WAL."""
+    manifests = _sizes(member, (layout.manifests, layout.manifest_copies))
+    voids = frozenset(info.key.rpartition("/")[2] for info in member.store.list(layout.voids))
+    return Holdings(manifests, voids, _sizes(member, (layout.history, layout.wal)))
+
+
+def _sizes(member: Member, prefixes: Sequence[str]) -> Sizes:
+    return {info.key: info.size_bytes for prefix in prefixes for info in member.store.list(prefix)}
