@@ -68,7 +68,7 @@ def test_a_store_that_never_answers_is_left_after_seconds(monkeypatch: pytest.Mo
 
     faulty = FaultyStore(MemoryStore("memory://nowhere"))
     faulty.fail(Fault(Failure.UNAVAILABLE, times=None))
-    monkeypatch.setattr("pgkeep.storage.open_store", lambda url, **_: faulty)
+    monkeypatch.setattr("pgkeep.storage.open_store", lambda url, *_, **__: faulty)
     from pgkeep.cli.session import open_store
 
     context = context_with()

@@ -130,7 +130,7 @@ class Stage:
             for name, value in variables.items():
                 patch.setenv(name, value)
             patch.chdir(self.cluster.path)
-            patch.setattr("pgkeep.storage.open_store", lambda url, **_: self.store)
+            patch.setattr("pgkeep.storage.open_store", lambda url, *_, **__: self.store)
             patch.setattr("pgkeep.postgres.connection.connect", lambda _: self._connect())
             patch.setattr("pgkeep.cli.wal._default_signals", lambda: None)
             patch.setattr("pgkeep.repository.lease.this_process", _ended_process)

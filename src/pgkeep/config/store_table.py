@@ -185,7 +185,7 @@ STORE_SETTINGS: tuple[Setting, ...] = (
         None,
         "Read the repository as it was at a moment, in a bucket that keeps versions; needs "
         "pgkeep[aws].",
-        "2026-11-20T14:03:07+01:00",
+        "2026-11-20T13:03:07+00:00",
         shown_default="as it is",
         stores=S3,
     ),

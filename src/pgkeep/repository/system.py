@@ -56,7 +56,7 @@ def register_system(
     def build(number: int) -> bytes:
         # The record before is asked for by its key: what one listing shows, another may not.
         key = numbered(systems(cluster), number - 1)
-        last = _parse(store.get(key), key) if number > 1 else None
+        last = _parse(store, key) if number > 1 else None
         if last and last.system_identifier == system_identifier:
             raise _AlreadyKnown
         if last and not new_system:
