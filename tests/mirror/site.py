@@ -60,13 +60,17 @@ class Site:
 
     def pgkeep(self, *arguments: str | Path, code: int = 0, **variables: str | None) -> str:
         done = self.run(*arguments, **variables)
-        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, (
+            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout + done.stderr
 
     def json(self, *arguments: str | Path, code: int = 0, **variables: str | None) -> Any:
         done = self.run(*arguments, "--json", **variables)
-        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, (
+            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return json.loads(done.stdout)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -46,10 +46,13 @@ def test_three_repositories_have_it_and_the_last_one_alone_brings_it_back(
     site.take_away(site.main)
     site.take_away(site.second)
     assert "left aside" in site.pgkeep("list")
-    back = site.restored("--wal", "fetch")
-    config = tomllib.loads((back.pgdata / "pgkeep.restore.toml").read_text())
+    into = site.folder / "back"
+    site.pgkeep("restore", "--into", into, "--wal", "fetch")
+    config = tomllib.loads((into / "pgkeep.restore.toml").read_text())
     assert config["repo"].startswith("s3://")
     assert "mirrors" not in config
+    back = site.factory.adopt(into).start()
+    back.wait_recovery_end()
     assert_same_digest(cluster_digest(back), digest)
     site.close()
 
