@@ -133,6 +133,10 @@ def configuration_page() -> Iterator[str]:
     yield "`user`, `dbname`, `passfile`, …). libpq's own variables (`PGHOST`, `PGPORT`, …)"
     yield "win over it. The database is `postgres` unless something names another."
     yield ""
+    yield "A table `[mirrors.NAME]` names a further repository of the cluster: `repo`, and every"
+    yield "setting above that says how a store is reached. Its variables are"
+    yield "`PGKEEP_MIRROR_<NAME>_<SETTING>`. See [mirrors](../concepts/mirrors.md)."
+    yield ""
     yield "A file that anybody may write to is refused; one that holds a secret and that others may"
     yield "read is warned of."
     yield from ("", "```toml")

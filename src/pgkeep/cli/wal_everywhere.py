@@ -11,7 +11,6 @@ Another content under the same name is an error wherever it is found.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from pgkeep.archive.push import (
     seal_content,
     store_sealed,
 )
+from pgkeep.cli.away_notes import AwayNotes
 from pgkeep.cli.wal_session import open_store_of, open_to_write
 from pgkeep.config.mirrors import MAIN, copies_wanted
 from pgkeep.errors import NoRepository, PgkeepError, StoreError, TooFewCopies
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pgkeep.config import Settings
     from pgkeep.repository.identity import Repository
 
-AWAY_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
+_SLOW_SECONDS = 2.0
 
 
 class Everywhere:
@@ -85,8 +85,11 @@ class Everywhere:
                 self._changed.wait(_LOOK_SECONDS)
             fatal = [error for error in self._failed.values() if not _is_absence(error)]
             done = len(self.targets)
+        # Who refuses at once keeps nobody waiting, and is asked each time.
+        is_slow = patience.elapsed >= _SLOW_SECONDS
         for name in names:
-            self._notes.note(name, is_away=name not in self.targets)
+            if is_slow or name in self.targets:
+                self._notes.note(name, is_away=name not in self.targets)
         if fatal:
             raise fatal[0]
         if done < self._copies:
@@ -183,32 +186,6 @@ class Everywhere:
             f"copies to {len(have)} (PGKEEP_COPIES).",
             segment=source.name.name,
         )
-
-
-class AwayNotes:
-    """Which repositories were away lately: an empty file for each, whose age tells when."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def is_away(self, name: str) -> bool:
-        """Whether it was found away less than a minute ago."""
-        import time
-
-        try:
-            age = time.time() - (self._folder / name).stat().st_mtime
-        except OSError:
-            return False
-        return 0 <= age < AWAY_SECONDS
-
-    def note(self, name: str, *, is_away: bool) -> None:
-        """Remember it; this is only about speed, so that nothing can fail of it."""
-        with suppress(OSError):
-            if not is_away:
-                (self._folder / name).unlink(missing_ok=True)
-                return
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            (self._folder / name).write_bytes(b"")
 
 
 def _is_absence(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
 from pgkeep.cli.session import connect_server, open_host_state, open_store, unlock_of
+from pgkeep.config import state_directory
 from pgkeep.errors import LocalIOError, PagesDamaged
 from pgkeep.repository.identity import open_repository
 from pgkeep.repository.layout import Layout
@@ -128,10 +129,15 @@ def _open_several(context: Context) -> tuple[Repository, FanOutStore, Members] |
     """The repository that leads, and all that answered; None if there is but one."""
     if not context.settings.mirrors:
         return None
+    from pgkeep.cli.away_notes import AwayNotes
     from pgkeep.cli.members import open_members
     from pgkeep.cli.mirroring import open_lead
 
     members = open_members(context, context.owner_uid)
+    notes = AwayNotes(state_directory(context.settings, context.owner_uid) / "away")
+    for member in members.present:
+        # It answers: from here on it has to get the WAL, without which there is no backup there.
+        notes.note(member.name, is_away=False)
     return (*open_lead(context, members), members)
 
 

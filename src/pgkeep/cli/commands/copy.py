@@ -97,6 +97,7 @@ def run(context: Context, args: Namespace) -> int:
         "differences": [one._asdict() for one in found],
     }
     context.output.result(document, lambda: _render(context, args, reports, found))
+    failed |= {one.name: one.error for one in members.away}
     return _judge(context, reports, failed, found)
 
 
@@ -111,8 +112,11 @@ def _members(context: Context, args: Namespace) -> tuple[Members, set[str]]:
     if source is not None and source == target:
         raise UsageError("--from and --to name the same repository.")
     sources = {source: named[source]} if source else {**named}
-    wanted = {target: named[target]} if target else {**named}
-    if len({*sources, *wanted}) < 2:
+    if source and not target:
+        target = next((name for name in named if name != source), None) if len(named) == 2 else None
+        if target is None:
+            raise UsageError("--from needs --to.", remedy="Name the repository to copy to.")
+    if len({*sources, *([target] if target else [])}) < 2:
         raise UsageError(
             "There is only one repository, and nothing to copy to.",
             remedy="Name a mirror in the settings, or write: pgkeep copy --to URL",
@@ -122,7 +126,10 @@ def _members(context: Context, args: Namespace) -> tuple[Members, set[str]]:
     # An empty place among the targets is no repository yet: it is looked at apart.
     seconds = PATIENCE_SECONDS if len(named) == 1 else MIRROR_PATIENCE_SECONDS
     members = identify(context, context.owner_uid, sources, seconds=seconds)
-    return _with_targets(context, members, wanted, seconds), set(wanted)
+    if target is None:
+        # Only what is named is made anew: elsewhere an empty place is rather a lost mount.
+        return members, {member.name for member in members.present}
+    return _with_target(context, members, target, named[target], seconds), {target}
 
 
 def _named(context: Context, named: dict[str, Settings], text: str) -> str:
@@ -143,32 +150,20 @@ def _named(context: Context, named: dict[str, Settings], text: str) -> str:
     return text
 
 
-def _with_targets(
-    context: Context, members: Members, wanted: dict[str, Settings], seconds: float
+def _with_target(
+    context: Context, members: Members, name: str, settings: Settings, seconds: float
 ) -> Members:
-    """The members and the targets among which nothing was made yet, or that are sources, too."""
-    from pgkeep.cli.members import Away, check_member_pin, open_member
+    """The members and the one to copy to, in which nothing may have been made yet."""
+    from pgkeep.cli.members import check_member_pin, open_member
     from pgkeep.mirror.member import check_same_identity, read_member_identity
 
-    host = open_host_state(context.settings, context.owner_uid)
-    present, away = list(members.present), list(members.away)
-    for name, settings in wanted.items():
-        if any(one.name == name for one in present):
-            continue
-        away = [one for one in away if one.name != name]
-        try:
-            member = open_member(context, name, settings, seconds=seconds, create=True)
-            found = read_member_identity(member)
-        except PgkeepError as error:
-            if len(wanted) == 1:
-                raise
-            away.append(Away(name, error))
-            continue
-        if found is not None:
-            check_same_identity(found, member, members.identity, str(members.present[0]))
-            check_member_pin(host, member, found)
-        present.append(member)
-    return members._replace(present=tuple(present), away=tuple(away))
+    member = open_member(context, name, settings, seconds=seconds, create=True)
+    found = read_member_identity(member)
+    if found is not None:
+        check_same_identity(found, member, members.identity, str(members.present[0]))
+        host = open_host_state(context.settings, context.owner_uid)
+        check_member_pin(host, member, found)
+    return members._replace(present=(*members.present, member))
 
 
 def _join(present: Sequence[Member], targets: set[str]) -> set[str]:
