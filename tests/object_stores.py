@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -45,6 +45,7 @@ NO_METADATA = {
 KEY, SECRET = "pgkeep-test-user", "pgkeep-test-secret"
 _START_SECONDS = 60
 _numbers = count(1)
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,13 @@ class Service:
 
 def object_service(request: pytest.FixtureRequest, name: str) -> Service:
     """The running store, or a skip with the reason."""
+    return present(request, name, partial(service, name))
+
+
+def present(request: pytest.FixtureRequest, name: str, start: Callable[[], _Found]) -> _Found:
+    """What ``start`` yields, or a skip with the reason if it is ``Unavailable``."""
     try:
-        found = service(name)
+        found = start()
     except Unavailable as reason:
         message = f"{name}: {reason}"
         if os.environ.get("CI") == "true" and not isinstance(reason, NoToolchain):
@@ -109,11 +115,16 @@ def _versitygw() -> Service:
     root = new_directory("vgw")
     environ = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
     argv = [program, "--port", f"127.0.0.1:{port}", "posix", root]
-    _start("versitygw", argv, port, environ)
+    start_program("versitygw", argv, port, environ)
     return _s3("versitygw", f"http://127.0.0.1:{port}")
 
 
 def _minio() -> Service:
+    return _s3("minio", f"http://127.0.0.1:{start_minio()}", ready="/minio/health/ready")
+
+
+def start_minio(*options: str | Path) -> int:
+    """MinIO with these options for ``server``, on the port that is returned."""
     program, port, console = provide("minio"), free_port(), free_port()
     root = new_directory("minio")
     environ = {
@@ -124,9 +135,9 @@ def _minio() -> Service:
         "MINIO_CALLHOME_ENABLE": "off",
     }
     argv = [program, "server", "--quiet", "--address", f"127.0.0.1:{port}"]
-    argv += ["--console-address", f"127.0.0.1:{console}", root]
-    _start("minio", argv, port, environ)
-    return _s3("minio", f"http://127.0.0.1:{port}", ready="/minio/health/ready")
+    argv += ["--console-address", f"127.0.0.1:{console}", *options, root]
+    start_program("minio", argv, port, environ)
+    return port
 
 
 def _fake_gcs() -> Service:
@@ -134,7 +145,7 @@ def _fake_gcs() -> Service:
     endpoint = f"http://127.0.0.1:{port}"
     argv = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", port]
     argv += ["-backend", "memory", "-public-host", f"127.0.0.1:{port}"]
-    _start("fake-gcs-server", argv, port, {})
+    start_program("fake-gcs-server", argv, port, {})
 
     def make_bucket(name: str) -> None:
         request = urllib.request.Request(
@@ -167,7 +178,7 @@ def _azurite() -> Service:
     account, key = "pgkeeptest", base64.b64encode(b"a key of the tests, and no secret").decode()
     argv = [program, "--silent", "--blobHost", "127.0.0.1", "--blobPort", port]
     argv += ["--location", new_directory("azurite"), "--disableTelemetry", "--loose"]
-    _start("azurite", argv, port, {"AZURITE_ACCOUNTS": f"{account}:{key}"})
+    start_program("azurite", argv, port, {"AZURITE_ACCOUNTS": f"{account}:{key}"})
     options = StoreOptions(
         endpoint=f"http://127.0.0.1:{port}/{account}", account=account, account_key=key
     )
@@ -192,7 +203,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(name: str, argv: list[Any], port: int, environ: Mapping[str, str]) -> None:
+def start_program(name: str, argv: list[Any], port: int, environ: Mapping[str, str]) -> None:
     """Start a program as our child, and return when it accepts connections."""
     folder = new_directory("log")
     log_path = folder / f"{name}.log"

@@ -83,7 +83,7 @@ def scripted_server() -> Iterator[Scripted]:
             if self.command != "HEAD":
                 self.wfile.write(answer.content)
 
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = answer
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = do_CONNECT = answer
 
         def log_message(self, *_: Any) -> None:
             pass

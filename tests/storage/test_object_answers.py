@@ -100,6 +100,24 @@ def test_only_a_taken_name_is_called_taken(script: Scripted) -> None:
     assert not isinstance(caught.value, ObjectExists)
 
 
+def test_a_store_without_conditions_is_looked_at_first(script: Scripted) -> None:
+    """And is not believed to create only what is absent, since between the two somebody may."""
+    store, empty = _store(script.endpoint), Answer(200, body=EMPTY_LIST)
+    script.answers = [Answer(501, "NotImplemented"), Answer(404), empty, Answer()]
+    assert store.put("a", b"x", if_absent=True) == '"etag"'
+    assert [asked.method for asked in script.asked] == ["PUT", "HEAD", "GET", "PUT"]
+    assert "if-none-match" not in script.asked[-1].headers
+    script.answers = [
+        Answer(headers=(("ETag", '"x"'), ("Last-Modified", "Wed, 25 Nov 2026 10:00:00 GMT")))
+    ]
+    with pytest.raises(ObjectExists):
+        store.put("a", b"y", if_absent=True)
+    assert [asked.method for asked in script.asked[4:]] == ["HEAD"]
+    capabilities = store.capabilities
+    assert not capabilities.conditional_create
+    assert not capabilities.compare_and_swap
+
+
 def test_a_missing_bucket_is_no_missing_object(script: Scripted) -> None:
     script.answers = [Answer(404, "NoSuchBucket")]
     store = _store(script.endpoint)

@@ -34,6 +34,7 @@ class ObjectStore(ObjectReader):
     """Objects below a prefix of a bucket; :class:`ObjectReader` is the reading half."""
 
     _capabilities: Capabilities | None = None
+    _looks_first = False  # the store has said that it does not know the condition
 
     @property
     def capabilities(self) -> Capabilities:
@@ -41,16 +42,28 @@ class ObjectStore(ObjectReader):
         if self._capabilities is None:
             from pgkeep.storage._object_trial import try_out
 
-            self._capabilities = try_out(self)
+            found = try_out(self)
+            if self._looks_first:
+                found = Capabilities(conditional_create=False, compare_and_swap=False)
+            self._capabilities = found
         return self._capabilities
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
-        """See :meth:`Store.put`. Buffers are sent as they are, without joining them."""
+        """See :meth:`Store.put`. Buffers are sent as they are, without joining them.
+
+        Some stores (Backblaze's B2) refuse the condition with 501. There we look first, which two
+        writers at once may not notice of each other; ``capabilities`` says so.
+        """
         check_key(key)
         try:
+            if if_absent and self._looks_first:
+                return self._send_after_a_look(key, data)
             return self._send(key, data, "create" if if_absent else "overwrite")
         except ERRORS as error:
             answer = answer_of(error)
+            if if_absent and answer.status == 501 and not self._looks_first:
+                self._looks_first = True
+                return self.put(key, data, if_absent=True)
             if if_absent and answer.says_exists:
                 raise ObjectExists(
                     f"There is an object {key} in {self.url} already.", key=key
@@ -102,6 +115,13 @@ class ObjectStore(ObjectReader):
         )
         etag = result["e_tag"]
         return quoted(etag) if etag else self.head(key).etag
+
+    def _send_after_a_look(self, key: str, data: Buffer | Sequence[Buffer]) -> str:
+        try:
+            self.head(key)
+        except ObjectNotFound:
+            return self._send(key, data, "overwrite")
+        raise ObjectExists(f"There is an object {key} in {self.url} already.", key=key)
 
     def _generation(self, key: str, etag: str) -> str:
         found = self._look(key, doing="replace")
