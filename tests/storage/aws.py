@@ -34,9 +34,7 @@ def versioned_place(service: Service) -> ObjectPlace:
     """A prefix in a new bucket that keeps versions."""
     place = service.new_place()
     s3 = client(service)
-    s3.put_bucket_versioning(
-        Bucket=place.bucket, VersioningConfiguration={"Status": "Enabled"}
-    )
+    s3.put_bucket_versioning(Bucket=place.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.close()
     return place
 

@@ -1,7 +1,7 @@
 """What each role may do with a bucket, as a policy in the language that S3 and its kin share.
 
 The *writer* is the database host: it creates, and neither deletes nor overwrites. The *pruner* is
-the host that expires: it reads, deletes, and creates the records by which it says so beforehand. The
+the host that expires: it reads, deletes, and creates the records by which it says so before. The
 *restorer* reads. None of them may delete a version for good, so that where the bucket keeps
 versions, there is a way back from everything that any of them does.
 

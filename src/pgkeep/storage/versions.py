@@ -76,15 +76,15 @@ def check_keeps_versions(requests: AwsRequests) -> None:
         )
 
 
-def _in_order(
-    requests: AwsRequests, prefix: str, start_after: str | None
-) -> Iterator[Version]:
+def _in_order(requests: AwsRequests, prefix: str, start_after: str | None) -> Iterator[Version]:
     asked: dict[str, Any] = {"Prefix": requests.full_key(prefix), "MaxKeys": PAGE}
     if start_after is not None:
         asked["KeyMarker"] = requests.full_key(start_after)
     last = ""
     while True:
-        page = requests.ask("list_object_versions", key=prefix, doing="list the versions in", **asked)
+        page = requests.ask(
+            "list_object_versions", key=prefix, doing="list the versions in", **asked
+        )
         for version in _of_page(requests, page):
             if version.key < last:
                 raise StoreError(
