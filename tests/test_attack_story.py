@@ -1,5 +1,9 @@
 """The story of an attack: somebody deletes and overwrites all that there is, and the cluster comes
-back all the same, from the versions that the bucket keeps."""
+back all the same, from the versions that the bucket keeps.
+
+The owner's keys make the repository. From then on the database host has the writer's, and whoever
+restores has the restorer's.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,21 @@ from pathlib import Path
 import pytest
 
 from pgkeep.seal import age
+from pgkeep.storage.object_url import parse_object_url
+from pgkeep.storage.options import StoreOptions
 from tests.digest import assert_same_digest, cluster_digest
 from tests.factory import ServerFactory
 from tests.load import Load, prepare_pgbench
 from tests.object_stores import Service, object_service
 from tests.server_user import server_user
 from tests.servers import new_directory
-from tests.storage.aws import client, keys_in, store_time, versioned_place
+from tests.storage.aws import client, keys_in, role_options, store_time, versioned_place
 from tests.test_story import Site
+
+
+def variables_of(options: StoreOptions) -> dict[str, str]:
+    """What a host's environment says of the store."""
+    return {f"PGKEEP_{name.upper()}": value for name, value in options._asdict().items() if value}
 
 
 @pytest.fixture
@@ -36,15 +47,17 @@ def site(service: Service, server_factory: ServerFactory, pgkeep_program: Path) 
     identity.write_text(secret + "\n")
     identity.chmod(0o600)
     server_user().own(identity)
+    place = versioned_place(service)
     environment = {
         **server.env,
         **service.environ,
-        "PGKEEP_REPO": versioned_place(service).url,
+        "PGKEEP_REPO": place.url,
         "PGKEEP_STATE": str(folder / "state"),
         "PGKEEP_IDENTITY": str(identity),
     }
     site = Site(server, pgkeep_program, folder, environment)
     site.pgkeep("init", "--recipient", public)
+    environment.update(variables_of(role_options(service, "writer", place)))
     site.pgkeep("setup", "--apply")
     server.restart()
     yield site
@@ -67,6 +80,10 @@ def test_a_cluster_comes_back_from_before_the_attack(
     with_all_keys = client(service)
     time.sleep(1.1)
     before = store_time(with_all_keys, bucket).isoformat()
+    place = parse_object_url(site.environment["PGKEEP_REPO"])
+    site.environment.update(variables_of(role_options(service, "restorer", place)))
+    done = json.loads(site.pgkeep("restore", "--into", new_directory("r") / "data", "--json"))
+    assert any("without a pin" in warning for warning in done["progress_warnings"])
     time.sleep(1.1)
     site.server.stop()
     for number, key in enumerate(keys_in(with_all_keys, bucket)):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
 import botocore.session
 from botocore.config import Config
 
+from pgkeep.setup.policy import Role, policy_for
 from pgkeep.storage.object_url import ObjectPlace
+from pgkeep.storage.options import StoreOptions
 from tests.object_stores import Service
 
 
@@ -47,3 +50,21 @@ def store_time(s3: Any, bucket: str) -> datetime:
     s3.put_object(Bucket=bucket, Key="clock", Body=b"")
     found: datetime = s3.head_object(Bucket=bucket, Key="clock")["LastModified"]
     return found
+
+
+def role_options(service: Service, role: Role, place: ObjectPlace) -> StoreOptions:
+    """The keys of a user of the store who has the role's policy, for an hour."""
+    sts = client(service, "sts")
+    policy = policy_for(role, place, cluster="main", can_demand_create=False)
+    found = sts.assume_role(
+        RoleArn="arn:aws:iam::123456789012:role/any",
+        RoleSessionName=role,
+        Policy=json.dumps(policy, separators=(",", ":")),
+        DurationSeconds=3600,
+    )["Credentials"]
+    sts.close()
+    return service.options._replace(
+        access_key_id=found["AccessKeyId"],
+        secret_access_key=found["SecretAccessKey"],
+        session_token=found["SessionToken"],
+    )

@@ -24,6 +24,9 @@ class Command(NamedTuple):
 COMMANDS: tuple[Command, ...] = (
     Command("init", "Set up", "Make a repository, or join this host to one."),
     Command("setup", "Set up", "Show, or apply, what the server needs: role, rights, archiving."),
+    Command(
+        "policy", "Set up", "Print the bucket policy for a role: writer, pruner, restorer.", False
+    ),
     Command("config", "Set up", "Show the effective settings and where each came from.", False),
     Command("backup", "Keep", "Make a base backup of the running server."),
     Command("wal-push", "Keep", "Archive one WAL file (the server's archive_command).", False),
