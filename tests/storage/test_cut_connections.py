@@ -228,7 +228,7 @@ def test_what_stays_away_is_given_up_at_the_deadline(site: Site) -> None:
 
 
 def test_random_cuts_are_felt_and_survived(site: Site) -> None:
-    """The same disturber that whole commands meet: bare calls fail under it, retried ones do not."""
+    """What whole commands meet, too: bare calls fail under it, retried ones do not."""
     store = site.retrying()
     failed = 0
     with Disturber(site.cutter, seed=7, healthy=(0.05, 0.2), ill=(0.05, 0.2)) as disturber:
