@@ -106,7 +106,7 @@ class Site:
     def switch(self) -> None:
         self.server.psql("SELECT pg_switch_wal()")
 
-    def restored(self, *options: str, **variables: str | None) -> PgServer:
+    def restored(self, *options: str, **variables: Any) -> PgServer:
         into = new_directory("r") / "data"
         self.pgkeep("restore", "--into", into, *options, **variables)
         back = self.factory.adopt(into).start()
