@@ -92,10 +92,10 @@ class Site:
     def bring_back(repository: Path) -> None:
         repository.with_suffix(".away").rename(repository)
 
-    def only(self, repository: Path) -> dict[str, str | None]:
+    def only(self, repository: Path) -> dict[str, Any]:
         """Variables with which only this repository is known."""
-        mirrors = dict.fromkeys(name for name in self.environ if "_MIRROR_" in name)
-        return {**mirrors, "PGKEEP_REPO": repository.as_uri()}
+        mirrors = [name for name in self.environ if "_MIRROR_" in name]
+        return {**dict.fromkeys(mirrors), "PGKEEP_REPO": repository.as_uri()}
 
     def fill(self, rows: int, table: str = "t") -> None:
         self.server.psql(f"CREATE TABLE IF NOT EXISTS {table}(id int, body text)")
@@ -106,7 +106,7 @@ class Site:
     def switch(self) -> None:
         self.server.psql("SELECT pg_switch_wal()")
 
-    def restored(self, *options: str, **variables: str | None) -> PgServer:
+    def restored(self, *options: str, **variables: Any) -> PgServer:
         into = new_directory("r") / "data"
         self.pgkeep("restore", "--into", into, *options, **variables)
         back = self.factory.adopt(into).start()

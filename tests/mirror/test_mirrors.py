@@ -118,7 +118,7 @@ def test_half_of_the_packs_in_each_is_enough(site: Site) -> None:
     back = site.restored()
     assert_same_digest(cluster_digest(back), digest)
     site.pgkeep("copy")
-    # Manifests are there on both sides, so their packs were not asked for again: named, not hidden.
+    # What is missing of WAL comes back; packs of backups that both sides list do not yet.
 
 
 @pytest.mark.end_to_end
