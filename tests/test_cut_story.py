@@ -107,9 +107,8 @@ def test_a_store_that_is_away_in_the_middle_costs_time_and_nothing_else(
     packs = f"main/{site.server.psql('SELECT system_identifier FROM pg_control_system()')}/packs/"
 
     began = time.monotonic()
-    with Load(site.server, rate=100):
-        with _away_once(cutter, lambda: any(direct.list(packs))):
-            site.pgkeep("backup")
+    with Load(site.server, rate=100), _away_once(cutter, lambda: any(direct.list(packs))):
+        site.pgkeep("backup")
     last = site.mark("last")
     assert time.monotonic() - began > _AWAY_SECONDS
     site.server.wait_archived()

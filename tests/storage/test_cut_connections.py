@@ -245,4 +245,6 @@ def test_random_cuts_are_felt_and_survived(site: Site) -> None:
             number += 1
     assert disturber.strikes > 10
     assert failed > 3
-    assert [info.key for info in site.direct.list("many/")] == [f"many/{n:04}" for n in range(number)]
+    assert [info.key for info in site.direct.list("many/")] == [
+        f"many/{n:04}" for n in range(number)
+    ]

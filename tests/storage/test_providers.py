@@ -174,7 +174,14 @@ def _ask_everything(store: ObjectStore, recorder: Scripted) -> list[Asked]:
     store.get("a")
     assert [*store.list()] == []
     assert store.delete(["a"]) == {"a": None}
-    assert [asked.method for asked in recorder.asked] == "PUT PUT PUT GET GET DELETE".split()
+    assert [asked.method for asked in recorder.asked] == [
+        "PUT",
+        "PUT",
+        "PUT",
+        "GET",
+        "GET",
+        "DELETE",
+    ]
     return recorder.asked
 
 
