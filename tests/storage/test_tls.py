@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -106,8 +105,8 @@ def _site(expires_days: int) -> Site:
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    yield present(request, "minio", partial(_site, 10))
+def site(request: pytest.FixtureRequest) -> Site:
+    return present(request, "minio", partial(_site, 10))
 
 
 def test_an_authority_of_ones_own_is_trusted_where_it_is_named(site: Site) -> None:
