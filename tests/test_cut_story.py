@@ -107,7 +107,7 @@ def test_a_store_that_is_away_in_the_middle_costs_time_and_nothing_else(
     packs = f"main/{site.server.psql('SELECT system_identifier FROM pg_control_system()')}/packs/"
 
     began = time.monotonic()
-    with Load(site.server, rate=100), _away_once(cutter, lambda: any(direct.list(packs))):
+    with Load(site.server, rate=100), _Away(cutter, lambda: any(direct.list(packs))):
         site.pgkeep("backup")
     last = site.mark("last")
     assert time.monotonic() - began > _AWAY_SECONDS
@@ -115,7 +115,7 @@ def test_a_store_that_is_away_in_the_middle_costs_time_and_nothing_else(
 
     into = new_directory("r") / "data"
     began = time.monotonic()
-    with _away_once(cutter, lambda: into.is_dir() and any(into.iterdir())):
+    with _Away(cutter, lambda: into.is_dir() and any(into.iterdir())):
         site.pgkeep("restore", "--into", into, "--latest", "--wal", "fetch")
     assert time.monotonic() - began > _AWAY_SECONDS
     with PgServer.adopt(site.server.installation, into) as back:
@@ -123,7 +123,7 @@ def test_a_store_that_is_away_in_the_middle_costs_time_and_nothing_else(
         assert_same_digest(cluster_digest(back), last.digest)
 
 
-class _away_once:
+class _Away:
     """Let the store vanish for a while as soon as ``begins``, while the block runs."""
 
     def __init__(self, cutter: Cutter, begins: Callable[[], bool]) -> None:

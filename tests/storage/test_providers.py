@@ -53,8 +53,7 @@ def _sections() -> dict[str, tuple[str, dict[str, str], str]]:
     """Mark, variables and facts of each provider, by name."""
     found = {}
     for name, mark, block, facts in _SECTION.findall(_PAGE.read_text()):
-        pairs = (line.removeprefix("export ").split("=", 1) for line in block.splitlines())
-        found[name] = (mark, dict(pairs), facts)
+        found[name] = (mark, dict(re.findall(r"export (\w+)=(.+)", block)), facts)
     return found
 
 

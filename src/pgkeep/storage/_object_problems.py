@@ -43,6 +43,8 @@ _METADATA = re.compile(
     r"|/latest/meta-data/|/metadata/identity/oauth2"
 )
 _CERTIFICATE = re.compile(r"InvalidCertificate|invalid peer certificate|UnknownIssuer|NotValidFor")
+NOT_TRUSTED = "The store's certificate is not one that this machine trusts for that name"
+TRUST_IT = "Set PGKEEP_CA_FILE to the file of its authority, or correct the endpoint."
 # First match wins.
 _TRANSPORT = (
     (re.compile(r"ConnectionRefused|Connection refused"), "Nobody listens there"),
@@ -155,11 +157,7 @@ def _no_answer(answer: Answer) -> tuple[type[StoreError], str, str]:
             "Set PGKEEP_REGION to the region of the bucket.",
         )
     if _CERTIFICATE.search(text):
-        return (
-            StoreError,
-            "The store's certificate is not one that this machine trusts for that name",
-            "Set PGKEEP_CA_FILE to the file of its authority, or correct the endpoint.",
-        )
+        return StoreError, NOT_TRUSTED, TRUST_IT
     for pattern, why in _TRANSPORT:
         if pattern.search(text):
             return StoreUnavailable, why, "See that the endpoint is right and the network is up."

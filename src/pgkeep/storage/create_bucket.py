@@ -21,7 +21,7 @@ import obstore
 from pgkeep.errors import ConfigError, StoreDenied, StoreError, StoreUnavailable
 from pgkeep.storage._answers import Answer, answer_in
 from pgkeep.storage._object_client import Clients
-from pgkeep.storage._object_problems import answer_problem
+from pgkeep.storage._object_problems import NOT_TRUSTED, TRUST_IT, answer_problem
 from pgkeep.storage.object_url import ObjectPlace
 from pgkeep.storage.options import StoreOptions
 
@@ -99,6 +99,12 @@ def _send(request: urllib.request.Request, place: ObjectPlace, options: StoreOpt
         answer = answer_in(error.code, error.read(10_000).decode("utf-8", "replace"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise StoreError(
+                f"Cannot make the {place.word} {place.bucket}.",
+                why=f"{NOT_TRUSTED}.",
+                remedy=TRUST_IT,
+            ) from None
         raise StoreUnavailable(
             f"Cannot make the {place.word} {place.bucket}.",
             why=f"{getattr(reason, 'strerror', None) or type(reason).__name__!s}.",
