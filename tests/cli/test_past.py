@@ -18,16 +18,16 @@ def test_as_of_is_refused_where_no_versions_are_asked_for() -> None:
 
 def test_as_of_wants_a_time_and_a_zone() -> None:
     for text in ("2026-11-20", "2026-11-20T14:03:07", "yesterday"):
-        done = Pgkeep()("list", "--as-of", text, code=REFUSED, **BUCKET)
+        done = Pgkeep()("list", "--as-of", text, code=REFUSED, environ=BUCKET)
         assert "it must be a date, a time and a zone" in done.stderr
 
 
 def test_policy_is_printed_for_the_store() -> None:
-    done = Pgkeep()("policy", "writer", **BUCKET)
+    done = Pgkeep()("policy", "writer", environ=BUCKET)
     assert "s3:if-none-match" in done.stdout
     assert done.stderr == ""
     assert "arn:aws:s3:::acme-backups/pg/main/*" in json.dumps(json.loads(done.stdout))
-    elsewhere = Pgkeep()("policy", "writer", PGKEEP_ENDPOINT="http://127.0.0.1:9", **BUCKET)
+    elsewhere = Pgkeep()("policy", "writer", PGKEEP_ENDPOINT="http://127.0.0.1:9", environ=BUCKET)
     assert "if-none-match" not in elsewhere.stdout
     assert "cannot keep the writer from overwriting" in elsewhere.stderr
 
