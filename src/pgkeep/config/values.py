@@ -92,15 +92,16 @@ def _encryption(value: object) -> str:
 
 
 def _moment(value: object) -> str:
-    from datetime import UTC, datetime
+    from datetime import datetime
 
+    text = _text(value)
     try:
-        found = datetime.fromisoformat(_text(value))
+        found = datetime.fromisoformat(text)
     except ValueError:
         found = None
     if found is None or found.tzinfo is None:
         raise ValueError("it must be a date, a time and a zone")
-    return found.astimezone(UTC).isoformat()
+    return text
 
 
 def _copies(value: object) -> int | str:
