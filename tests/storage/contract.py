@@ -292,14 +292,7 @@ class StoreContract:
     def test_writers_and_deleters_of_one_directory_do_not_disturb_each_other(
         self, store: Store
     ) -> None:
-        def come_and_go(number: int) -> None:
-            for n in range(25):
-                key = f"deep/er/{number}-{n}"
-                store.put(key, key.encode(), if_absent=True)
-                assert store.get(key) == key.encode()
-                assert store.delete([key]) == {key: None}
-
-        _in_threads(come_and_go, 4)
+        come_and_go(store)
         assert _keys(store) == []
 
     def test_messages_name_the_store_and_the_key(self, store: Store) -> None:
@@ -327,3 +320,16 @@ def _increment(store: Store, key: str) -> bool:
 def _in_threads(action: Callable[[int], Any], count: int) -> list[Any]:
     with ThreadPoolExecutor(count) as pool:
         return [*pool.map(action, range(count))]
+
+
+def come_and_go(store: Store) -> None:
+    """Objects of one directory, each created, read and deleted, by four threads at once."""
+
+    def work(number: int) -> None:
+        for n in range(25):
+            key = f"deep/er/{number}-{n}"
+            store.put(key, key.encode(), if_absent=True)
+            assert store.get(key) == key.encode()
+            assert store.delete([key]) == {key: None}
+
+    _in_threads(work, 4)

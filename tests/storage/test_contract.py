@@ -14,7 +14,7 @@ from pgkeep.storage.memory import MemoryStore
 from pgkeep.storage.object_store import ObjectStore
 from pgkeep.storage.retry import RetryingStore
 from tests.object_stores import object_service
-from tests.storage.contract import StoreContract
+from tests.storage.contract import StoreContract, come_and_go
 
 
 class TestMemory(StoreContract):
@@ -70,11 +70,23 @@ class TestMoto(ObjectStoreContract):
     service = "moto"
 
 
-class TestVersityGateway(ObjectStoreContract):
+class TreeContract(ObjectStoreContract):
+    """Of servers that keep a directory tree, and may refuse an object while its directory is empty
+    for a moment, and being removed. So here it never is."""
+
+    def test_writers_and_deleters_of_one_directory_do_not_disturb_each_other(
+        self, store: Store
+    ) -> None:
+        store.put("deep/er/stays", b"")
+        come_and_go(store)
+        assert [info.key for info in store.list()] == ["deep/er/stays"]
+
+
+class TestVersityGateway(TreeContract):
     service = "versitygw"
 
 
-class TestMinio(ObjectStoreContract):
+class TestMinio(TreeContract):
     service = "minio"
 
 

@@ -54,7 +54,7 @@ def test_these_urls_name_directories(url: str, path: str) -> None:
         ("file:///a%2", "%25"),
         ("file:///a?b", "%3F"),
         ("file:///a#b", "%23"),
-        ("sftp://host/path", "unknown scheme sftp://"),
+        ("sftp://host/path", "names no user"),
         ("flie:///var/backups", "nearest known one is file://"),
         ("gcs://bucket", "nearest known one is gs://"),
         ("http://host/path", "unknown scheme http://"),

@@ -106,7 +106,7 @@ def test_where_the_bucket_stands(bucket: str, options: dict[str, str], virtual: 
 
 
 def test_options_print_no_secret() -> None:
-    secrets = ("secret_access_key", "session_token", "account_key", "sas_token")
+    secrets = ("secret_access_key", "session_token", "account_key", "sas_token", "sftp_password")
     shown = repr(StoreOptions(**dict.fromkeys(secrets, "hunter2")))
     assert "hunter2" not in shown
     assert {s.name for s in SETTINGS if s.secret and s.stores} == {*secrets}

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from pgkeep.errors import ArchivingNotWorking, LocalIOError, ServerError
+from pgkeep.errors import ArchivingNotWorking, LocalIOError, ServerError, StoreUnavailable
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.facts import ServerFacts
 from pgkeep.repository.identity import Repository
@@ -96,10 +96,15 @@ class Arrival:
     def look(self) -> float | None:
         """Seconds until another look is worth while; None when all are there.
 
-        Raises ``ArchivingNotWorking``, with what the server says of its last failure, and
-        ``LocalIOError``.
+        Raises ``ArchivingNotWorking``, with what the server says of its last failure,
+        ``LocalIOError``, and ``StoreUnavailable``, after which another look may be taken.
         """
-        arrived = _arrived(self._repository, self._layout, self._missing, self._due)
+        try:
+            arrived = _arrived(self._repository, self._layout, self._missing, self._due)
+        except StoreUnavailable:
+            # Nothing can arrive meanwhile, for which the archiver is not to blame.
+            self._deadline = self._clock() + self._timeout
+            raise
         self._missing -= arrived
         if not self._missing:
             return None

@@ -23,7 +23,7 @@ from pgkeep.backup.reader import RUN_BYTES
 from pgkeep.backup.source import CONTROL_FILE, Source, SourceFile, outside_file, walk_data_directory
 from pgkeep.backup.throttle import RateLimit
 from pgkeep.backup.unfinished import PartialManifests
-from pgkeep.errors import BackupError
+from pgkeep.errors import BackupError, StoreUnavailable
 from pgkeep.postgres.backup_session import BackupSession, StartedBackup, StoppedBackup
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.datadir import external_config_files, read_control_bytes
@@ -34,6 +34,7 @@ from pgkeep.repository.condemned import condemned_keys
 from pgkeep.repository.manifest import DATA_DIRECTORY, Head, Tablespace
 from pgkeep.repository.map import Extent, FileMap
 from pgkeep.repository.map_rows import PackKey
+from pgkeep.storage.retry import RetryingStore
 
 _CHOICES = 4
 
@@ -180,7 +181,7 @@ class _Steps:
         if not started.from_standby:
             attempt.progress.phase("checking that WAL arrives in the repository")
             session.switch_wal()
-            self._proof = self._arrival(started, started.start_lsn)
+            self._proof = self._arrival(started, started.start_lsn, impatient=True)
         return started
 
     def _copy(self, session: BackupSession, started: StartedBackup) -> Source:
@@ -216,9 +217,15 @@ class _Steps:
     def _prove(self) -> float | None:
         """Whether WAL arrives; seconds until another look, None when that is certain.
 
-        The copy need not wait for it, and what is copied before a refusal is not lost.
+        The copy need not wait for it, and what is copied before a refusal is not lost. Nor is a
+        store waited for that does not answer, since the session has to be looked after.
         """
-        pause = self._proof.look() if self._proof is not None else None
+        if self._proof is None:
+            return None
+        try:
+            pause = self._proof.look()
+        except StoreUnavailable:
+            return None
         if pause is None:
             self._proof = None
         return pause
@@ -316,14 +323,17 @@ class _Steps:
         manifest.add_fact("hash", {"kind": kind, "shown": shown.hex()})
         manifest.add_fact("reading", {"since_whole": self._parents.since_whole_read})
 
-    def _arrival(self, started: StartedBackup, stop: Lsn) -> Arrival:
-        """Of the WAL from the start to ``stop``."""
+    def _arrival(self, started: StartedBackup, stop: Lsn, *, impatient: bool = False) -> Arrival:
+        """Of the WAL from the start to ``stop``. ``impatient``, the store is asked once a look."""
         attempt = self._attempt
+        repository = attempt.repository
+        if impatient and isinstance(repository.store, RetryingStore):
+            repository = repository._replace(store=repository.store.with_deadline(0))
         size = attempt.facts.wal_segment_size
         # A standby's WAL is the primary's, which archives it, too.
         due = None if started.from_standby else attempt.directory.path / "pg_wal/archive_status"
         return Arrival(
-            attempt.repository,
+            repository,
             attempt.layout,
             list(segments_between(started.start_lsn, stop, started.timeline, size)),
             timeout_seconds=attempt.options.archive_timeout,

@@ -127,7 +127,9 @@ def _is_passing(answer: Answer) -> bool:
     if answer.code in _PASSING:
         return True
     if status == 409:
-        return answer.code not in _DENIED and not answer.names_are_files
+        # No key of ours is another's directory; one that is being removed may look so for a moment.
+        is_in_the_way = answer.names_are_files and answer.code != "ExistingObjectIsDirectory"
+        return answer.code not in _DENIED and not is_in_the_way
     return status in (408, 425, 429) or (500 <= status < 600 and status != 501)
 
 
