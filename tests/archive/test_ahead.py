@@ -112,6 +112,35 @@ def test_a_record_counts_for_its_cluster_only(
     assert host.store.exists(key)
 
 
+def test_a_record_counts_for_its_place_only(
+    host: Host, data: DataDirectory, waiting: dict[str, bytes]
+) -> None:
+    """The repository has moved to another place, or a mirror of it is what is archived to now: it
+    has the same identity, and not what was pushed ahead."""
+    behind = host.root / "behind"
+    shutil.copytree(host.repository_path, behind)
+    shutil.rmtree(behind / f"main/{data.control.system_identifier}/wal")
+    host.give_away()
+    host.configure(repo=f"file://{behind}")
+    assert host.push(data.path, NAMES[1]).returncode == 0
+    assert list(behind.rglob(NAMES[1]))
+
+
+def test_a_record_counts_for_as_many_copies_as_it_was_made_for(
+    host: Host, data: DataDirectory
+) -> None:
+    mirror = host.root / "mirror"
+    shutil.copytree(host.repository_path, mirror)
+    host.give_away()
+    for name in NAMES:
+        data.add_segment(name, ready=True)
+    assert host.push(data.path, NAMES[0]).returncode == 0
+    both = {"PGKEEP_MIRROR_SECOND_REPO": f"file://{mirror}"}
+    for name in NAMES[1:]:
+        assert host.push(data.path, name, env=both).returncode == 0
+        assert list(mirror.rglob(name)), name
+
+
 def test_a_repository_that_cannot_be_asked_is_no_success(
     host: Host, data: DataDirectory, waiting: dict[str, bytes]
 ) -> None:

@@ -7,7 +7,8 @@ ahead is remembered in the state directory, and the call that asks for it is ans
 there.
 
 A record is evidence only for the very file that was read: name, size, mtime, ctime and inode must
-all be what they were, and the repository must be the same, asked anew at its place. A cluster
+all be what they were, and the repository must be the same, asked anew, at the same place: mirrors
+are one repository in many places, and what was pushed into one is not in the others. A cluster
 that was rolled back behind an upload writes its segment again, under another ctime; it then meets
 the stored object, and a conflict that is told.
 """
@@ -23,7 +24,7 @@ from pgkeep.archive.source import FileMark, WalSource
 from pgkeep.errors import PgkeepError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 MOST_FILES = 15
@@ -33,22 +34,32 @@ _WORKERS = 4
 
 
 class AheadRecords:
-    """The records of one cluster in one repository: one small file each, in ``folder``."""
+    """The records of one cluster in one repository: one small file each, in ``folder``.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    ``places`` says where a file is that a record speaks of; those for other places do not count.
+    """
+
+    def __init__(self, folder: Path, places: Sequence[str] = ()) -> None:
+        self._folder, self._places = folder, list(places)
 
     @classmethod
     def of(
-        cls, folder: Path, *, repository_id: str, cluster: str, system_identifier: int
+        cls,
+        folder: Path,
+        *,
+        repository_id: str,
+        cluster: str,
+        system_identifier: int,
+        places: Sequence[str],
     ) -> AheadRecords:
         """Where they lie below ``folder`` in the state directory."""
-        return cls(folder / repository_id / cluster / str(system_identifier))
+        return cls(folder / repository_id / cluster / str(system_identifier), places)
 
     def has(self, mark: FileMark) -> bool:
         """Whether this very file was pushed ahead."""
         try:
-            return bool(json.loads((self._folder / mark.name).read_bytes()) == list(mark))
+            found = json.loads((self._folder / mark.name).read_bytes())
+            return bool(found == [*mark, self._places])
         except (OSError, ValueError):
             return False
 
@@ -60,7 +71,7 @@ class AheadRecords:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self._folder / f".{mark.name}.{os.getpid()}.{threading.get_ident()}"
-        temporary.write_text(json.dumps(list(mark)))
+        temporary.write_text(json.dumps([*mark, self._places]))
         temporary.replace(self._folder / mark.name)
 
     def sweep(self, ready: Iterable[str]) -> None:

@@ -51,7 +51,7 @@ class Everywhere:
         state: Path,
         *,
         make_target: Callable[[Repository], PushTarget],
-        histories: Callable[[str, str], AheadRecords],
+        histories: Callable[[str, Repository], AheadRecords],
         started: float,
         seconds: float,
         give_up: Callable[[], bool],
@@ -102,7 +102,7 @@ class Everywhere:
         content, sealed = None, None
         pushed: Pushed | None = None
         for name, target in self.targets.items():
-            push_history_first(source, target, self._known(name, target.repository))
+            push_history_first(source, target, self._histories(name, target.repository))
             if content is None or sealed is None:
                 content = read_content(source, target)
                 sealed = seal_content(source, content, target)
@@ -136,12 +136,9 @@ class Everywhere:
             known = self._first
         check_same_identity(repository.identity, member, known[1].identity, str(known[0]))
         target = self._make_target(repository)
-        push_history_first(source, target, self._known(name, repository))
+        push_history_first(source, target, self._histories(name, repository))
         content, sealed = self._bytes(source, target)
         return target, store_sealed(source.name.name, content, sealed, target)
-
-    def _known(self, name: str, repository: Repository) -> AheadRecords:
-        return self._histories(repository.identity.id, f"histories-{name}")
 
     def _bytes(
         self, source: WalSource, target: PushTarget

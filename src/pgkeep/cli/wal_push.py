@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pgkeep.archive.source import WalSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pgkeep.archive.ahead import AheadRecords
@@ -105,7 +105,7 @@ class _Push:
             self._settings,
             self._state,
             make_target=self._target,
-            histories=self._records,
+            histories=self._histories,
             started=self._options.started,
             seconds=RETRY_SECONDS,
             give_up=self._server_stops,
@@ -146,7 +146,8 @@ class _Push:
     def _push_one(self, source: WalSource, target: PushTarget) -> Pushed:
         from pgkeep.archive.push import push_file, push_history_first
 
-        known = self._records(target.repository.identity.id, "histories")
+        place = target.repository.store.url
+        known = self._records(target.repository.identity.id, [place], folder="histories")
         push_history_first(source, target, known)
         return push_file(source, target)
 
@@ -181,7 +182,7 @@ class _Push:
             repository_id = read_repository_id(store)
         except NoRepository:
             return False
-        return self._records(repository_id).has(self._source.mark)
+        return self._records(repository_id, self._places()).has(self._source.mark)
 
     def _push_ahead(
         self, target: PushTarget, patience: Patience, push_one: Callable[[WalSource], object]
@@ -189,7 +190,7 @@ class _Push:
         from pgkeep.archive.ahead import push_ahead, ready_names
 
         ready = ready_names(self._cluster.pgdata)
-        records = self._records(target.repository.identity.id)
+        records = self._records(target.repository.identity.id, self._places())
         records.sweep(ready)
         others = [name for name in ready if name != self._source.name.name]
         if not others or patience.elapsed > _LATEST_AHEAD_SECONDS:
@@ -205,7 +206,22 @@ class _Push:
         )
         self._say(f"{done} files pushed ahead")
 
-    def _records(self, repository_id: str, folder: str = "ahead") -> AheadRecords:
+    def _histories(self, name: str, repository: Repository) -> AheadRecords:
+        """What one of several is known to have, by its name: it may have none of another's."""
+        place = repository.store.url
+        return self._records(repository.identity.id, [place], folder=f"histories-{name}")
+
+    def _places(self) -> list[str]:
+        """Where what is pushed ahead is, when it is done: in so many of these."""
+        from pgkeep.config.mirrors import copies_wanted
+
+        settings = self._settings
+        urls = [str(one.repo) for one in (settings, *settings.mirrors.values())]
+        return [str(copies_wanted(settings)), *urls]
+
+    def _records(
+        self, repository_id: str, places: Sequence[str], *, folder: str = "ahead"
+    ) -> AheadRecords:
         from pgkeep.archive.ahead import AheadRecords
 
         return AheadRecords.of(
@@ -213,6 +229,7 @@ class _Push:
             repository_id=repository_id,
             cluster=self._settings.cluster,
             system_identifier=self._cluster.system_identifier,
+            places=places,
         )
 
     def _say(self, text: str) -> None:
