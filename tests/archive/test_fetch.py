@@ -50,6 +50,24 @@ def test_a_file_that_is_positively_absent_is_1_and_quiet(
     assert f"{name} is not in the repository" in told.stderr
 
 
+def test_a_mirror_that_was_never_made_is_in_nobodys_way(
+    host: Host, data: DataDirectory, content: bytes
+) -> None:
+    """It is in the settings already, and init or copy has not run."""
+    place = host.root / "mirror"
+    (place / "something").mkdir(parents=True)
+    (place / "something" / "else").touch()
+    host.give_away()
+    settings = {"PGKEEP_MIRROR_SECOND_REPO": f"file://{place}"}
+    assert host.fetch(data.path, FIRST, env=settings).returncode == 0
+    assert data.fetched() == content
+    assert host.fetch(data.path, SECOND, env=settings).returncode == 1
+    # One that is silent may have it.
+    place.rename(host.root / "away")
+    done = host.fetch(data.path, SECOND, "--retry-seconds", "1", env=settings)
+    assert done.returncode == 200
+
+
 def test_a_file_that_the_plan_names_and_the_store_lacks_stops_the_server(
     host: Host, data: DataDirectory, content: bytes
 ) -> None:

@@ -43,7 +43,11 @@ _SLOW_SECONDS = 2.0
 
 class Everywhere:
     """One run. ``make_target`` joins an open repository with the cluster, ``histories`` are what
-    is known to be stored in one, by its name."""
+    is known to be stored in one, by its name.
+
+    ``targets`` are the repositories that have the file when :meth:`push` returns. A thread that
+    comes later with another one changes nothing any more.
+    """
 
     def __init__(
         self,
@@ -67,8 +71,8 @@ class Everywhere:
         self._content: memoryview | bytes = b""
         self._first: tuple[Member, Repository] | None = None
         self.targets: dict[str, PushTarget] = {}
+        self._done: dict[str, PushTarget] = {}
         self._failed: dict[str, BaseException] = {}
-        self.pushed: Pushed | None = None
 
     def push(self, source: WalSource) -> None:
         """Make the file durable in enough repositories.
@@ -84,7 +88,7 @@ class Everywhere:
             while not self._is_over(names, patience):
                 self._changed.wait(_LOOK_SECONDS)
             fatal = [error for error in self._failed.values() if not _is_absence(error)]
-            done = len(self.targets)
+            self.targets = dict(self._done)
         # Who refuses at once keeps nobody waiting, and is asked each time.
         is_slow = patience.elapsed >= _SLOW_SECONDS
         for name in names:
@@ -92,7 +96,7 @@ class Everywhere:
                 self._notes.note(name, is_away=name not in self.targets)
         if fatal:
             raise fatal[0]
-        if done < self._copies:
+        if len(self.targets) < self._copies:
             raise self._too_few(source)
 
     def push_ahead(self, source: WalSource) -> Pushed:
@@ -115,18 +119,17 @@ class Everywhere:
     def _work(self, name: str, source: WalSource) -> None:
         patience = Patience(self._seconds, started=self._started, give_up=self._stops)
         try:
-            target, pushed = patience.run(lambda: self._attempt(name, source))
+            target = patience.run(lambda: self._attempt(name, source))
         except BaseException as error:
             with self._changed:
                 self._failed[name] = error
                 self._changed.notify_all()
             return
         with self._changed:
-            self.targets[name] = target
-            self.pushed = self.pushed or pushed
+            self._done[name] = target
             self._changed.notify_all()
 
-    def _attempt(self, name: str, source: WalSource) -> tuple[PushTarget, Pushed]:
+    def _attempt(self, name: str, source: WalSource) -> PushTarget:
         store = open_store_of(self._named[name])
         repository = open_to_write(store, self._settings, self._state)
         member = Member(name, store)
@@ -138,7 +141,8 @@ class Everywhere:
         target = self._make_target(repository)
         push_history_first(source, target, self._histories(name, repository))
         content, sealed = self._bytes(source, target)
-        return target, store_sealed(source.name.name, content, sealed, target)
+        store_sealed(source.name.name, content, sealed, target)
+        return target
 
     def _bytes(
         self, source: WalSource, target: PushTarget
@@ -158,14 +162,14 @@ class Everywhere:
         return near if len(near) >= self._copies else names
 
     def _stops(self) -> bool:
-        return len(self.targets) >= self._copies or self._give_up()
+        return len(self._done) >= self._copies or self._give_up()
 
     def _is_over(self, names: list[str], patience: Patience) -> bool:
         if any(not _is_absence(error) for error in self._failed.values()):
             return True
-        if len(self.targets) + len(self._failed) >= len(names):
+        if len(self._done) + len(self._failed) >= len(names):
             return True
-        return len(self.targets) >= self._copies and patience.elapsed >= self._seconds
+        return len(self._done) >= self._copies and patience.elapsed >= self._seconds
 
     def _too_few(self, source: WalSource) -> BaseException:
         if not self.targets:
@@ -173,7 +177,7 @@ class Everywhere:
         have = [name for name in self._named if name in self.targets]
         reasons = [
             f"{name}: {error.what if isinstance(error, PgkeepError) else error}"
-            for name, error in self._failed.items()
+            for name, error in list(self._failed.items())
         ]
         return TooFewCopies(
             f"{source.name.name} is stored in {len(have)} of the {self._copies} repositories that "

@@ -111,9 +111,10 @@ def _unlock(settings: Settings) -> Unlock:
 def open_several_to_read(settings: Settings, state: Path) -> Repository:
     """As :func:`open_to_read`, what any of the repositories has.
 
-    All of them count: a file that one which is silent may have is not called absent.
+    All of them count: a file that one which is silent may have is not called absent. A place where
+    no repository is has none.
     """
-    from pgkeep.errors import StoreError
+    from pgkeep.errors import NoRepository, StoreError
     from pgkeep.mirror.member import Member, check_same_identity
     from pgkeep.repository.identity import read_identity
     from pgkeep.storage.absent import AbsentStore
@@ -121,7 +122,7 @@ def open_several_to_read(settings: Settings, state: Path) -> Repository:
 
     stores: list[Store] = []
     first: tuple[Member, RepositoryIdentity] | None = None
-    problem: StoreError | None = None
+    problem: StoreError | NoRepository | None = None
     for name, one in {"main": settings, **settings.mirrors}.items():
         try:
             store = open_store_of(one)
@@ -129,6 +130,9 @@ def open_several_to_read(settings: Settings, state: Path) -> Repository:
         except StoreError as error:
             problem = problem or error
             stores.append(AbsentStore(str(one.repo), error))
+            continue
+        except NoRepository as error:
+            problem = problem or error
             continue
         if first is None:
             first = Member(name, store), identity
