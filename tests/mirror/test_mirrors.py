@@ -103,6 +103,39 @@ def test_the_next_backup_catches_a_mirror_up_and_a_mirror_can_lead(site: Site) -
     assert len(site.json("list", **site.only(site.main))["backups"]) == 3
 
 
+@pytest.mark.majors(18)
+def test_two_backups_of_one_name_are_told_apart(site: Site) -> None:
+    """Each repository led a backup in the same second, while the other was away."""
+    site.environ["PGKEEP_COPIES"] = "1"
+    site.pgkeep("setup", "--apply")
+    site.fill(5000)
+    site.take_away(site.second)
+    name = site.json("backup")["backup"]
+    site.bring_back(site.second)
+    site.take_away(site.main)
+    site.fill(500)
+    other = site.json("backup")["backup"]
+    site.bring_back(site.main)
+    for path in [*site.second.rglob(other)]:
+        path.rename(path.with_name(name))
+    before = {place: manifests_of(place, name) for place in (site.main, site.second)}
+    assert len(before[site.main]) == len(before[site.second]) == 2
+
+    said = site.json("copy", code=67)
+    problems = [one["what"] for target in said["targets"] for one in target["problems"]]
+    assert problems == [f"backup {name}", f"backup {name}"]
+    assert {place: manifests_of(place, name) for place in before} == before
+    # Also where one has but one copy of its manifest, which another one's must not join.
+    min(site.second.rglob(name)).unlink()
+    site.pgkeep("copy", code=67)
+    assert len(manifests_of(site.second, name)) == 1
+    assert manifests_of(site.main, name) == before[site.main]
+
+
+def manifests_of(repository: Path, name: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(repository.rglob(name))]
+
+
 @pytest.mark.end_to_end
 def test_half_of_the_packs_in_each_is_enough(site: Site) -> None:
     site.fill(400_000)

@@ -6,10 +6,13 @@ import threading
 
 import pytest
 
+from pgkeep.cli import wal_session
+from pgkeep.config import load_settings
 from pgkeep.errors import ObjectNotFound, StoreDenied
 from pgkeep.storage.faulty import Failure, Fault, FaultyStore
 from pgkeep.storage.memory import MemoryStore
 from pgkeep.storage.read_ahead import ReadAheadStore
+from tests.backup.site import until
 from tests.storage.contract import StoreContract
 
 
@@ -71,3 +74,21 @@ def test_a_failure_is_told_to_who_asks() -> None:
     with pytest.raises(StoreDenied):
         ahead.list("keys/")
     assert len([*ahead.list("keys/")]) == 2
+
+
+def test_only_what_a_command_reads_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """wal-fetch does not read the systems; nobody asks a directory ahead; and a store that was
+    only opened, for a file that was pushed ahead, is asked nothing."""
+    store = FaultyStore(filled(MemoryStore()))
+    monkeypatch.setattr("pgkeep.storage.open_store", lambda *_: store)
+    far = load_settings({"PGKEEP_REPO": "s3://bucket/pg"})
+    near = load_settings({"PGKEEP_REPO": "file:///srv/pg"})
+    opened = wal_session.open_store_of(far)
+    assert not store.calls
+    wal_session.ask_ahead(opened, near, cluster="main")
+    assert not store.calls
+    wal_session.ask_ahead(opened, far)
+    until(lambda: len(store.calls) == 2, what="identity and keys are asked for")
+    assert set(store.calls) == {("get", "pgkeep/repository"), ("list", "pgkeep/keys/")}
+    wal_session.ask_ahead(opened, far, cluster="orders")
+    until(lambda: store.count("list", "orders/systems/") == 1, what="the systems, too")

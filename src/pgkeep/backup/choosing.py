@@ -26,7 +26,7 @@ from pgkeep.repository.catalogue import Backup, load_manifest, read_catalogue
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Manifest, read_manifest
-from pgkeep.repository.presence import Sizes, list_packs, missing_packs
+from pgkeep.repository.presence import missing_packs
 from pgkeep.seal.keyring import HASH_EXPLICIT, PageHashKey
 from pgkeep.storage.interface import ObjectInfo
 
@@ -83,7 +83,6 @@ class _Chooser:
     ) -> None:
         self._repository, self._layout, self._wanted = repository, layout, wanted
         self._progress, self._stack = progress, stack
-        self._listed: Sizes | None = None
 
     def choose(self, key: PageHashKey) -> tuple[Parents, PageHashKey]:
         base, manifest = (None, None) if self._wanted.is_full else self._newest_backup()
@@ -124,22 +123,17 @@ class _Chooser:
         keys = {info.key(self._layout) for info in manifest.packs().values()}
         if self._key_of(manifest) is None or keys & self._wanted.condemned:
             return False
-        missing = self._missing(manifest)
+        # A pack that is gone would be missing in every backup that follows.
+        store = self._repository.store
+        missing = missing_packs(store, self._layout, manifest.packs().values())
         if missing and not manifest.head.partial:
             self._progress.warn(
                 f"The backup {manifest.head.backup} cannot be restored whole: "
                 f"{len(missing)} of its packs are missing or cut off in "
-                f"{self._repository.store.url}, first {missing[0]}. "
+                f"{store.url}, first {missing[0].key}. "
                 "This backup stores again what they held."
             )
         return not missing
-
-    def _missing(self, manifest: Manifest) -> list[str]:
-        """A pack that is gone would be missing in every backup that follows."""
-        store = self._repository.store
-        if self._listed is None:
-            self._listed = list_packs(store, self._layout)
-        return missing_packs(store, self._layout, manifest.packs().values(), self._listed)
 
     def _key_of(self, manifest: Manifest) -> PageHashKey | None:
         """The key of its page hashes, if it is one that many backups share and is known here."""

@@ -17,7 +17,7 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.map import FrameAddress
 from pgkeep.repository.pack import BUFFER_BYTES, PackInfo, PackWriter
-from pgkeep.repository.presence import list_packs, missing_packs
+from pgkeep.repository.presence import missing_packs
 from pgkeep.seal.envelope import FrameRef
 from pgkeep.seal.keyring import PageHashKey
 from pgkeep.storage.checked import not_kept
@@ -66,10 +66,9 @@ class PackStream:
         self._pool.shutdown(wait=True)
         self.check()
         store = self._repository.store
-        listed = list_packs(store, self._layout, attempt=self.attempt) if self.stored else {}
-        missing = missing_packs(store, self._layout, self.stored, listed)
+        missing = missing_packs(store, self._layout, self.stored, attempt=self.attempt)
         if missing:
-            raise not_kept(store.url, missing[0], "It is not there now, or is cut off")
+            raise not_kept(store.url, missing[0].key, "It is not there now, or is cut off")
         return self.stored
 
     def stored_now(self) -> list[PackInfo]:

@@ -34,7 +34,6 @@ from pgkeep.repository.condemned import condemned_keys
 from pgkeep.repository.manifest import DATA_DIRECTORY, Head, Tablespace
 from pgkeep.repository.map import Extent, FileMap
 from pgkeep.repository.map_rows import PackKey
-from pgkeep.storage.retry import RetryingStore
 
 _CHOICES = 4
 
@@ -326,14 +325,12 @@ class _Steps:
     def _arrival(self, started: StartedBackup, stop: Lsn, *, impatient: bool = False) -> Arrival:
         """Of the WAL from the start to ``stop``. ``impatient``, the store is asked once a look."""
         attempt = self._attempt
-        repository = attempt.repository
-        if impatient and isinstance(repository.store, RetryingStore):
-            repository = repository._replace(store=repository.store.with_deadline(0))
+        store = attempt.repository.store
         size = attempt.facts.wal_segment_size
         # A standby's WAL is the primary's, which archives it, too.
         due = None if started.from_standby else attempt.directory.path / "pg_wal/archive_status"
         return Arrival(
-            repository,
+            attempt.repository._replace(store=store.impatient() if impatient else store),
             attempt.layout,
             list(segments_between(started.start_lsn, stop, started.timeline, size)),
             timeout_seconds=attempt.options.archive_timeout,

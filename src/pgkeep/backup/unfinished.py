@@ -90,7 +90,8 @@ class PartialManifests:
         )
         key = numbered(f"{self._attempt.layout.partials}{self._attempt.id}/", self._number)
         data = self._manifest.build(self._attempt.repository.keyring, head)
-        self._attempt.repository.store.put(key, data, if_absent=True)
+        # The session is looked after by the same thread: a store that is away is not waited for.
+        self._attempt.repository.store.impatient().put(key, data, if_absent=True)
 
     def close(self) -> None:
         self._manifest.close()

@@ -24,7 +24,7 @@ from pgkeep.archive.push import (
     store_sealed,
 )
 from pgkeep.cli.away_notes import AwayNotes
-from pgkeep.cli.wal_session import open_store_of, open_to_write
+from pgkeep.cli.wal_session import ask_ahead, open_store_of, open_to_write
 from pgkeep.config.mirrors import MAIN, copies_wanted
 from pgkeep.errors import NoRepository, PgkeepError, StoreError, TooFewCopies
 from pgkeep.mirror.member import Member, check_same_identity
@@ -130,7 +130,8 @@ class Everywhere:
             self._changed.notify_all()
 
     def _attempt(self, name: str, source: WalSource) -> PushTarget:
-        store = open_store_of(self._named[name])
+        settings = self._named[name]
+        store = ask_ahead(open_store_of(settings), settings, cluster=self._settings.cluster)
         repository = open_to_write(store, self._settings, self._state)
         member = Member(name, store)
         with self._changed:

@@ -25,6 +25,7 @@ from pgkeep.archive.cluster import (
 )
 from pgkeep.archive.source import WalSource, parsed_name
 from pgkeep.cli.wal_session import (
+    ask_ahead,
     open_several_to_read,
     open_store_of,
     open_to_read,
@@ -124,7 +125,8 @@ class _Fetch:
         if settings.mirrors:
             repository = open_several_to_read(settings, state)
         else:
-            repository = open_to_read(open_store_of(settings), settings, state)
+            store = ask_ahead(open_store_of(settings), settings)
+            repository = open_to_read(store, settings, state)
         return FetchSource(
             repository,
             cluster,

@@ -135,8 +135,9 @@ class _Push:
         if self._was_ahead(store):
             self._say(f"{name} was pushed ahead of this call")
             return None
-        from pgkeep.cli.wal_session import open_to_write
+        from pgkeep.cli.wal_session import ask_ahead, open_to_write
 
+        store = ask_ahead(store, self._settings, cluster=self._settings.cluster)
         target = self._target(open_to_write(store, self._settings, self._state))
         pushed = self._push_one(self._source, target)
         stored = f"is stored in {pushed.stored_bytes} bytes"

@@ -54,17 +54,21 @@ def open_store_of(settings: Settings) -> Store:
     from pgkeep.storage import open_store
     from pgkeep.storage.checked import CheckedStore
 
-    options = store_options(settings)
-    store = CheckedStore(open_store(settings.repo, options))
-    return store if options is None else _asked_ahead(store, settings)
+    return CheckedStore(open_store(settings.repo, store_options(settings)))
 
 
-def _asked_ahead(store: Store, settings: Settings) -> Store:
-    """A store behind a network is asked at once for the records that every run reads."""
+def ask_ahead(store: Store, settings: Settings, *, cluster: str | None = None) -> Store:
+    """The store, asked at once for the records that opening the repository reads, and for the
+    systems of ``cluster`` if that is given. One that is no network away is asked when they are
+    read."""
+    from pgkeep.cli.store_settings import store_names
+
+    if not store_names(settings):
+        return store
     from pgkeep.repository import layout
     from pgkeep.storage.read_ahead import ReadAheadStore
 
-    newest = (layout.KEYS, layout.systems(settings.cluster))
+    newest = [layout.KEYS, *([] if cluster is None else [layout.systems(cluster)])]
     return ReadAheadStore(store, keys=[layout.IDENTITY], newest=newest)
 
 
@@ -125,7 +129,7 @@ def open_several_to_read(settings: Settings, state: Path) -> Repository:
     problem: StoreError | NoRepository | None = None
     for name, one in {"main": settings, **settings.mirrors}.items():
         try:
-            store = open_store_of(one)
+            store = ask_ahead(open_store_of(one), one)
             identity = read_identity(store)
         except StoreError as error:
             problem = problem or error

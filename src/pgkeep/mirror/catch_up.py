@@ -4,34 +4,30 @@ The order is the promise of a backup: a manifest in the target means that every 
 is there, with the size that it gives, and all WAL that any source has. So a copy may be cut off at
 any moment, and the next one goes on where the objects themselves say it stopped.
 
-Before packs are copied, pins in the target cover them; a sweep there that had condemned some
-before keeps the backup out until it has ended.
+Before packs are copied, pins in the target cover them (``guarding.py``).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from pgkeep.errors import DamagedObject, ObjectExists, ObjectNotFound, PgkeepError, RepositoryError
-from pgkeep.mirror.listing import Holdings, holdings
+from pgkeep.mirror.guarding import Guard
+from pgkeep.mirror.listing import Holdings, Sizes, holdings, sizes_of
 from pgkeep.mirror.member import Member
 from pgkeep.mirror.transfer import Transfer, Wanted, sound
 from pgkeep.progress import Progress
-from pgkeep.repository.condemned import condemned_keys
 from pgkeep.repository.layout import Layout, systems
 from pgkeep.repository.manifest import parse_manifest
 from pgkeep.repository.pack import PackInfo
-from pgkeep.repository.presence import Sizes, list_packs, missing_packs
-from pgkeep.repository.record import build_record, list_numbered, parse_record, publish
+from pgkeep.repository.presence import missing_packs
+from pgkeep.repository.record import list_numbered, parse_record
 from pgkeep.seal.keyring import Keyring
 from pgkeep.storage.checked import not_kept
 from pgkeep.storage.fallback import FallbackStore, read_sound
 from pgkeep.storage.interface import Store
-from pgkeep.units import to_utc_text
 
 
 @dataclass(frozen=True)
@@ -107,6 +103,7 @@ class _CatchUp:
         self._target = report.target
         self._source = FallbackStore([one.store for one in sources], tell=progress.warn)
         self._transfer = Transfer(self._target, sources, progress=progress)
+        self._guard = Guard(self._target, layout, request.by)
         self._packs: Sizes | None = None
 
     def run(self) -> None:
@@ -117,6 +114,8 @@ class _CatchUp:
         if not self._request.dry_run:
             copy_systems(self._source, self._target.store, layout.cluster)
         self._copy_wal(theirs, ours)
+        for backup in dict.fromkeys(one for their in theirs for one in ours.differ(layout, their)):
+            report.problems.append((f"backup {backup}", str(_another(backup, self._target))))
         for backup in self._lacking(theirs, ours):
             try:
                 self._copy_backup(backup)
@@ -149,8 +148,9 @@ class _CatchUp:
         layout, store = self._layout, self._target.store
         data, packs = self._read(backup)
         if self._packs is None:
-            self._packs = list_packs(store, layout)
-        missing = set(missing_packs(store, layout, packs, self._packs))
+            self._packs = sizes_of(store, layout.packs)
+        self._check_name(backup, data)
+        missing = {p.key(layout) for p in packs if self._packs.get(p.key(layout)) != p.size_bytes}
         cut = sorted(key for key in missing if key in self._packs)
         if cut:
             raise RepositoryError(
@@ -164,9 +164,9 @@ class _CatchUp:
         if self._request.dry_run:
             self._move(wanted, "")
             return
-        self._pin(sorted({pack.attempt for pack in packs if pack.key(layout) in missing}))
+        self._guard.pin(sorted({pack.attempt for pack in packs if pack.key(layout) in missing}))
         named = {pack.key(layout) for pack in packs}
-        self._check_condemned(backup, named)
+        self._guard.check(backup, named)
         before = len(self._report.problems)
         self._move(wanted, f"copying backup {backup} to {self._target}")
         if len(self._report.problems) > before:
@@ -175,16 +175,26 @@ class _CatchUp:
                 "damaged in each."
             )
         copied = [pack for pack in packs if pack.key(layout) in missing]
-        listed: Sizes = {}
         for attempt in {pack.attempt for pack in copied}:
-            listed.update(list_packs(store, layout, attempt=attempt))
-        absent = missing_packs(store, layout, copied, listed)
-        if absent:
-            raise not_kept(self._target.url, absent[0], "It is not there now, or is cut off")
-        self._packs.update(listed)
+            of_attempt = [pack for pack in copied if pack.attempt == attempt]
+            for absent in missing_packs(store, layout, of_attempt, attempt=attempt):
+                why = "It is not there now, or is cut off"
+                raise not_kept(self._target.url, absent.key, why)
+        self._packs |= {pack.key(layout): pack.size_bytes for pack in copied}
         for key in (layout.manifest(backup), layout.manifest_copy(backup)):
             self._transfer.put(key, data)
-        self._take_back_if_condemned(backup, named)
+        self._guard.confirm(backup, named)
+
+    def _check_name(self, backup: str, data: bytes) -> None:
+        """Raise ``RepositoryError`` when a copy of the manifest that is in the target already is
+        another backup's."""
+        for key in (self._layout.manifest(backup), self._layout.manifest_copy(backup)):
+            try:
+                found = self._target.store.get(key)
+            except ObjectNotFound:
+                continue
+            if found != data:
+                raise _another(backup, self._target)
 
     def _read(self, backup: str) -> tuple[bytes, list[PackInfo]]:
         """The manifest's bytes, and the packs that it names."""
@@ -216,7 +226,7 @@ class _CatchUp:
         key = self._layout.manifest(backup)
         data = read_sound(self._source, key, lambda store: sound(store, key))
         packs = []
-        for name, size in list_packs(self._source, self._layout).items():
+        for name, size in sizes_of(self._source, self._layout.packs).items():
             attempt, _, number = name.removeprefix(self._layout.packs).partition("/")
             if number.isdecimal():
                 packs.append(PackInfo(attempt, int(number), size, b"", b"", b"", b""))
@@ -234,43 +244,14 @@ class _CatchUp:
         for failed in self._transfer.copy(wanted):
             self._report.problems.append((failed.key, str(failed.error)))
 
-    # -- safe from a sweep in the target ---------------------------------------------------------
 
-    def _pin(self, attempts: Sequence[str]) -> None:
-        """A pin covers all packs whose key bears its attempt's id; it dies by itself."""
-        for attempt in attempts:
-            members = {"attempt": attempt, "purpose": "copy", "backup": None}
-            record = self._record("pin", {**members, "copier": os.urandom(8).hex()})
-            prefix = self._layout.pin(attempt, 0).rpartition("/")[0] + "/"
-            publish(self._target.store, prefix, _always(record))
-
-    def _check_condemned(self, backup: str, named: Collection[str]) -> None:
-        if not condemned_keys(self._target.store, self._layout).isdisjoint(named):
-            raise RepositoryError(
-                f"A sweep is about to delete packs of {backup} in {self._target}.",
-                remedy="Run pgkeep copy again when the sweep has ended.",
-            )
-
-    def _take_back_if_condemned(self, backup: str, named: Collection[str]) -> None:
-        """As a backup does (``backup/pins.py``): condemned meanwhile, it must not count there."""
-        store, layout = self._target.store, self._layout
-        if condemned_keys(store, layout).isdisjoint(named):
-            return
-        reason = "a sweep has condemned packs of it"
-        record = self._record("void", {"backup": backup, "reason": reason})
-        store.put(layout.void(backup), record, if_absent=True)
-        raise RepositoryError(
-            f"The copy of {backup} in {self._target} does not count, and was taken back.",
-            why=f"While it was made, {reason}.",
-        )
-
-    def _record(self, kind: str, members: dict[str, Any]) -> bytes:
-        at = to_utc_text(datetime.now(UTC))
-        return build_record(kind, members, at=at, by=dict(self._request.by))
-
-
-def _always(record: bytes) -> Callable[[int], bytes]:
-    return lambda _: record
+def _another(backup: str, target: Member) -> RepositoryError:
+    return RepositoryError(
+        f"The backup {backup} in {target} is another one than in the other repositories.",
+        why="Both were begun in the same second, by runs that did not know of each other.",
+        remedy="Each restores from its own repository. The next backup is in all of them.",
+        backup=backup,
+    )
 
 
 def copy_systems(source: Store, target: Store, cluster: str) -> None:

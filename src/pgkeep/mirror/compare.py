@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from pgkeep.errors import DamagedObject, ObjectNotFound
+from pgkeep.mirror.listing import Sizes, sizes_of
 from pgkeep.mirror.member import Member
 from pgkeep.mirror.transfer import sound
 from pgkeep.progress import Progress
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.presence import Sizes
 from pgkeep.repository.wal import open_wal_object, salted_hash
 from pgkeep.seal.keyring import Keyring
 
@@ -102,4 +102,4 @@ def _different(target: Member, other: Member, key: str, keyring: Keyring | None)
 
 def _sizes(member: Member, layout: Layout) -> Sizes:
     prefixes = (layout.packs, layout.manifests, layout.manifest_copies, layout.history, layout.wal)
-    return {info.key: info.size_bytes for prefix in prefixes for info in member.store.list(prefix)}
+    return sizes_of(member.store, *prefixes)

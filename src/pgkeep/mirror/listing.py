@@ -6,12 +6,14 @@ repository only, since it speaks of that one's packs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from pgkeep.mirror.member import Member
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.presence import Sizes
+from pgkeep.storage.interface import Store
+
+Sizes = dict[str, int]
+"""The size of objects by their key."""
 
 
 class Holdings(NamedTuple):
@@ -25,6 +27,15 @@ class Holdings(NamedTuple):
         """The backups that are there."""
         return {key.rpartition("/")[2] for key in self.manifests} - self.voids
 
+    def differ(self, layout: Layout, other: Holdings) -> list[str]:
+        """Backups that are there in both, and are not the same: two repositories that did not know
+        of each other may each have made one within the same second."""
+        keys = self.manifests.keys() & other.manifests.keys()
+        odd = {
+            key.rpartition("/")[2] for key in keys if self.manifests[key] != other.manifests[key]
+        }
+        return sorted(odd & self.backups(layout) & other.backups(layout))
+
     def lacks(self, layout: Layout, backup: str) -> bool:
         """Whether a copy of the backup's manifest is missing, and may be made."""
         both = {layout.manifest(backup), layout.manifest_copy(backup)}
@@ -33,10 +44,12 @@ class Holdings(NamedTuple):
 
 def holdings(member: Member, layout: Layout) -> Holdings:
     """List it. Manifests come first: whoever sees one may count on its packs and its WAL."""
-    manifests = _sizes(member, (layout.manifests, layout.manifest_copies))
-    voids = frozenset(info.key.rpartition("/")[2] for info in member.store.list(layout.voids))
-    return Holdings(manifests, voids, _sizes(member, (layout.history, layout.wal)))
+    store = member.store
+    manifests = sizes_of(store, layout.manifests, layout.manifest_copies)
+    voids = frozenset(info.key.rpartition("/")[2] for info in store.list(layout.voids))
+    return Holdings(manifests, voids, sizes_of(store, layout.history, layout.wal))
 
 
-def _sizes(member: Member, prefixes: Sequence[str]) -> Sizes:
-    return {info.key: info.size_bytes for prefix in prefixes for info in member.store.list(prefix)}
+def sizes_of(store: Store, *prefixes: str) -> Sizes:
+    """What is there under these prefixes."""
+    return {info.key: info.size_bytes for prefix in prefixes for info in store.list(prefix)}

@@ -1,40 +1,48 @@
 """Whether the packs that a manifest names are there, with the sizes that it gives.
 
 One listing tells it for a thousand packs a request. What a listing lacks is asked for by itself
-before it is called missing, since there are stores that list late.
+before it is called missing, since there are stores that list late. Nothing is held but what is
+looked for: the packs of ten terabytes are many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pgkeep.errors import ObjectNotFound
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.pack import PackInfo
 from pgkeep.storage.interface import Store
 
-Sizes = dict[str, int]
 
+class Missing(NamedTuple):
+    """A pack that is not there, or has another size: then ``size_bytes`` is what it has."""
 
-def list_packs(store: Store, layout: Layout, *, attempt: str | None = None) -> Sizes:
-    """The size of every pack by its key; of one attempt's, or of all."""
-    prefix = layout.packs if attempt is None else f"{layout.packs}{attempt}/"
-    return {info.key: info.size_bytes for info in store.list(prefix)}
+    pack: PackInfo
+    key: str
+    size_bytes: int | None
 
 
 def missing_packs(
-    store: Store, layout: Layout, packs: Iterable[PackInfo], listed: Sizes
-) -> list[str]:
-    """The keys of those that are not there, or have another size. ``listed`` learns what a listing
-    had not told."""
+    store: Store, layout: Layout, packs: Iterable[PackInfo], *, attempt: str | None = None
+) -> list[Missing]:
+    """Those that are not there as they should be. With ``attempt`` all of them are of that one,
+    and only its packs are listed."""
+    wanted = {info.key(layout): info for info in packs}
+    if not wanted:
+        return []
+    for found in store.list(layout.packs if attempt is None else f"{layout.packs}{attempt}/"):
+        info = wanted.get(found.key)
+        if info is not None and info.size_bytes == found.size_bytes:
+            del wanted[found.key]
     missing = []
-    for info in packs:
-        key = info.key(layout)
-        if listed.get(key) != info.size_bytes:
-            try:
-                listed[key] = store.head(key).size_bytes
-            except ObjectNotFound:
-                listed.pop(key, None)
-        if listed.get(key) != info.size_bytes:
-            missing.append(key)
+    for key, info in wanted.items():
+        try:
+            size = store.head(key).size_bytes
+        except ObjectNotFound:
+            missing.append(Missing(info, key, None))
+        else:
+            if size != info.size_bytes:
+                missing.append(Missing(info, key, size))
     return missing

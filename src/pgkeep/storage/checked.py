@@ -11,24 +11,20 @@ Bytes of the right number and the wrong value are not found here. They are found
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from pgkeep.errors import ObjectNotFound, StoreError
-from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, Store, views_of
+from pgkeep.storage.interface import Buffer, Store, views_of
+from pgkeep.storage.wrapped import WrappedStore
 
 
-class CheckedStore(Store):
+class CheckedStore(WrappedStore):
     """``store``, with every put looked at, but for keys that hold ``unless``, which the caller
     looks at. Goes below a store that retries."""
 
     def __init__(self, store: Store, *, unless: str | None = None) -> None:
-        self.store = store
-        self.url, self.request_bytes = store.url, store.request_bytes
+        super().__init__(store)
         self._unless = unless
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.store.capabilities
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`. Raises ``StoreError`` when it was not stored after all."""
@@ -49,33 +45,6 @@ class CheckedStore(Store):
                 self.store.delete([key])
             raise not_kept(self.url, key, f"It has {found.size_bytes} bytes there, and not {size}")
         return etag
-
-    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
-        return self.store.replace(key, data, etag=etag)
-
-    def get(self, key: str) -> bytes:
-        return self.store.get(key)
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        return self.store.get_range(key, start, length)
-
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
-        return self.store.get_ranges(key, ranges)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self.store.head(key)
-
-    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        return self.store.list(prefix, start_after=start_after)
-
-    def delete(self, keys: Iterable[str]) -> Mapping[str, StoreError | None]:
-        return self.store.delete(keys)
-
-    def stop_waiting(self) -> None:
-        self.store.stop_waiting()
-
-    def close(self) -> None:
-        self.store.close()
 
 
 def not_kept(url: str, key: str, why: str) -> StoreError:

@@ -12,11 +12,12 @@ copying. So a put says of mirrors nothing, and means the lead only.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pgkeep.errors import ObjectExists, PgkeepError, StoreError
-from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, Store
+from pgkeep.errors import ObjectExists, PgkeepError
+from pgkeep.storage.interface import Buffer, Store
+from pgkeep.storage.wrapped import WrappedStore
 
 _PUTS_AT_ONCE = 16
 
@@ -31,7 +32,7 @@ class FannedMirror:
         self.pool = ThreadPoolExecutor(_PUTS_AT_ONCE, thread_name_prefix=f"mirror-{name}")
 
 
-class FanOutStore(Store):
+class FanOutStore(WrappedStore):
     """``lead``, whose puts of keys that hold one of ``through`` go to the ``mirrors``, too.
 
     ``dropped`` is told once of each mirror that failed; it may be called from any thread.
@@ -45,15 +46,10 @@ class FanOutStore(Store):
         through: Sequence[str],
         dropped: Callable[[str, PgkeepError], object],
     ) -> None:
-        self.store = lead
-        self.url, self.request_bytes = lead.url, lead.request_bytes
+        super().__init__(lead)
         self.mirrors = [FannedMirror(name, store) for name, store in mirrors.items()]
         self._through, self._dropped = tuple(through), dropped
         self._lock = threading.Lock()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.store.capabilities
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`, of the lead. Returns when no mirror reads ``data`` any more."""
@@ -85,26 +81,9 @@ class FanOutStore(Store):
         if is_first:
             self._dropped(mirror.name, error)
 
-    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
-        return self.store.replace(key, data, etag=etag)
-
-    def get(self, key: str) -> bytes:
-        return self.store.get(key)
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        return self.store.get_range(key, start, length)
-
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
-        return self.store.get_ranges(key, ranges)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self.store.head(key)
-
-    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        return self.store.list(prefix, start_after=start_after)
-
-    def delete(self, keys: Iterable[str]) -> Mapping[str, StoreError | None]:
-        return self.store.delete(keys)
+    def impatient(self) -> Store:
+        """See :meth:`Store.impatient`; the lead alone."""
+        return self.store.impatient()
 
     def stop_waiting(self) -> None:
         """See :meth:`Store.stop_waiting`; of all."""

@@ -122,6 +122,11 @@ class Store(ABC):
             return False
         return True
 
+    def impatient(self) -> Store:
+        """The same store, which tries no call again: for what can be left for later, by who has
+        others to look after meanwhile. It is not closed by itself."""
+        return self
+
     def stop_waiting(self) -> None:  # noqa: B027 - most stores never wait
         """The work has failed: a call that waits to be tried again raises, and none waits any
         more. For good, so whoever goes on to other work opens the store anew."""

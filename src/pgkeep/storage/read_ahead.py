@@ -9,22 +9,21 @@ own, and handed out when they are wanted: each answer once, and no older than th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from pgkeep.errors import StoreError
-from pgkeep.storage.interface import Buffer, Capabilities, ObjectInfo, Store
+from pgkeep.storage.interface import ObjectInfo, Store
+from pgkeep.storage.wrapped import WrappedStore
 
 _Result = TypeVar("_Result")
 
 
-class ReadAheadStore(Store):
+class ReadAheadStore(WrappedStore):
     """``store``, with the objects ``keys``, and the listings of ``newest`` and the last object of
     each, on their way from the start."""
 
     def __init__(self, store: Store, *, keys: Iterable[str], newest: Iterable[str]) -> None:
-        self.store = store
-        self.url, self.request_bytes = store.url, store.request_bytes
+        super().__init__(store)
         self._gets: dict[str, _Later[bytes]] = {}
         self._lists: dict[str, _Later[Sequence[ObjectInfo]]] = {}
         for key in keys:
@@ -35,10 +34,6 @@ class ReadAheadStore(Store):
                 then=self._get_last,
             )
 
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.store.capabilities
-
     def get(self, key: str) -> bytes:
         later = self._gets.pop(key, None)
         return self.store.get(key) if later is None else later.result()
@@ -48,30 +43,6 @@ class ReadAheadStore(Store):
         if later is None:
             return self.store.list(prefix, start_after=start_after)
         return iter(later.result())
-
-    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
-        return self.store.put(key, data, if_absent=if_absent)
-
-    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
-        return self.store.replace(key, data, etag=etag)
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        return self.store.get_range(key, start, length)
-
-    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
-        return self.store.get_ranges(key, ranges)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self.store.head(key)
-
-    def delete(self, keys: Iterable[str]) -> Mapping[str, StoreError | None]:
-        return self.store.delete(keys)
-
-    def stop_waiting(self) -> None:
-        self.store.stop_waiting()
-
-    def close(self) -> None:
-        self.store.close()
 
     def _get_last(self, listed: Sequence[ObjectInfo]) -> None:
         if listed:

@@ -174,6 +174,10 @@ class RetryingStore(Store):
         tries.end()
         return results
 
+    def impatient(self) -> Store:
+        """See :meth:`Store.impatient`."""
+        return self.with_deadline(0)
+
     def stop_waiting(self) -> None:
         """See :meth:`Store.stop_waiting`. Siblings stop, too."""
         self._cancelled.set()
