@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from tests.backup.test_damage import flip
 from tests.digest import assert_same_digest, cluster_digest
 from tests.factory import ServerFactory
 from tests.mirror.site import Site
@@ -101,6 +102,22 @@ def test_the_next_backup_catches_a_mirror_up_and_a_mirror_can_lead(site: Site) -
     assert site.json("backup")["repositories"] == ["main", "second"]
     assert site.files(site.main) == site.files(site.second)
     assert len(site.json("list", **site.only(site.main))["backups"]) == 3
+
+
+@pytest.mark.majors(18)
+def test_a_mirror_that_is_away_hides_no_damage(site: Site) -> None:
+    site.fill(5000)
+    path = site.server.psql("SELECT pg_relation_filepath('t')")
+    site.server.psql("CHECKPOINT")
+    flip(site.server.pgdata / path, block=3)
+    site.environ["PGKEEP_COPIES"] = "1"
+    site.pgkeep("setup", "--apply")
+    site.take_away(site.second)
+    said = site.json("backup", code=66, PGKEEP_COPIES="all")
+    assert said["facts"]["damaged_pages"] == "1"
+    assert f"{path} page 3" in said["why"]
+    assert "failed their checksum" in said["what"]
+    site.bring_back(site.second)
 
 
 @pytest.mark.majors(18)

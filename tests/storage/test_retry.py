@@ -17,6 +17,8 @@ from pgkeep.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from pgkeep.storage import Store
+from pgkeep.storage.fanout import FanOutStore
 from pgkeep.storage.faulty import Failure, Fault, FaultyStore, random_faults
 from pgkeep.storage.memory import MemoryStore
 from pgkeep.storage.retry import LONGEST_WAIT_SECONDS, RetryingStore
@@ -259,3 +261,23 @@ def test_whatever_fails_in_passing_nothing_is_lost_or_doubled(seed: int) -> None
     assert [info.key for info in store.list("k/")] == [f"k/{n:02}" for n in range(20)]
     assert store.get("lease") == b"20"
     assert faulty.count() > 41
+
+
+@pytest.mark.parametrize("fanned", [False, True])
+def test_who_has_others_to_look_after_does_not_wait(fanned: bool) -> None:
+    """As a backup has its session, also where mirrors hang on its store."""
+    store, faulty, clock = _retrying([Fault(Failure.UNAVAILABLE, times=None)], deadline=600)
+    given: Store = store
+    if fanned:
+        mirrors = {"second": MemoryStore()}
+        given = FanOutStore(store, mirrors, through=["/packs/"], dropped=lambda *_: None)
+    began = clock.now
+    with pytest.raises(StoreUnavailable):
+        given.impatient().head("a")
+    with pytest.raises(StoreUnavailable):
+        given.impatient().put("a", b"x", if_absent=True)
+    assert clock.now == began
+    assert faulty.count() == 2
+    faulty.heal()
+    assert given.impatient().put("a", b"x")
+    given.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pgkeep.cli.context import Context
 from pgkeep.cli.session import connect_server, open_host_state, open_store, unlock_of
 from pgkeep.config import state_directory
-from pgkeep.errors import LocalIOError, PagesDamaged
+from pgkeep.errors import LocalIOError, PagesDamaged, TooFewCopies
 from pgkeep.repository.identity import open_repository
 from pgkeep.repository.layout import Layout
 from pgkeep.units import format_duration, format_rate, format_size
@@ -101,7 +101,10 @@ def run(context: Context, args: Namespace) -> int:
     with connect_server(context) as connection, context.progress() as progress:
         context.log.info("backup-begins", jobs=options.jobs, level=options.level)
         report = run_backup(repository, connection, options, progress=progress)
-        have = _spread(context, several, report, progress) if several else []
+        try:
+            have = _spread(context, several, report, progress) if several else []
+        except TooFewCopies as error:
+            raise _with_damage(error, report) from error
     context.log.info("backup-made", backup=report.head.backup, bytes=report.head.database_bytes)
     document = {
         **asdict(report.head),
@@ -191,17 +194,35 @@ def _render(context: Context, report: BackupReport) -> None:
         context.output.warn(f"Left out: {path}")
 
 
-def _damaged(context: Context, report: BackupReport) -> int:
+def _with_damage(error: TooFewCopies, report: BackupReport) -> TooFewCopies:
+    """That a backup is in too few places must not hide that it holds damage."""
+    if not report.failed:
+        return error
+    damage = _damage(report)
+    return TooFewCopies(
+        f"{error.what} {damage.what}",
+        why=" ".join(part for part in (error.why, damage.why) if part),
+        remedy=f"{damage.remedy} {error.remedy}",
+        **error.facts,
+        damaged_pages=len(report.failed),
+    )
+
+
+def _damage(report: BackupReport) -> PagesDamaged:
     """The backup is kept; the damage is in the server, and goes on being there."""
     shown = [f"{path} page {page}" for path, page in report.failed[:_SHOWN_PAGES]]
     more = len(report.failed) - len(shown)
-    error = PagesDamaged(
+    return PagesDamaged(
         f"The backup {report.head.backup} was made and kept, and {len(report.failed)} pages of "
         "the data directory failed their checksum.",
         why="; ".join(shown) + (f"; and {more} more." if more else "."),
         remedy="The server's disk or memory damages data: look into it now, and keep the backups "
         "from before.",
     )
+
+
+def _damaged(context: Context, report: BackupReport) -> int:
+    error = _damage(report)
     if not context.output.json:
         from pgkeep.cli.failure import error_text
 
