@@ -30,7 +30,7 @@ def recovering(host: Host, data: DataDirectory) -> Iterator[dict[str, bytes]]:
     data.put("postmaster.pid", "1\n")
     yield contents
     (data.path / "recovery.signal").unlink(missing_ok=True)
-    wait_until(lambda: prefetchers(data) == [], what="the prefetching process ends")
+    wait_until(lambda: prefetchers(host) == [], what="the prefetching process ends")
 
 
 def test_the_next_segments_are_ready_before_they_are_asked_for(
@@ -54,7 +54,7 @@ def test_it_ends_with_recovery_and_leaves_nothing(
 ) -> None:
     assert host.fetch(data.path, NAMES[0]).returncode == 0
     wait_until(lambda: spooled(host) == NAMES[1:9], what="eight segments are prefetched")
-    (pid,) = prefetchers(data)
+    (pid,) = prefetchers(host)
     assert inherited(pid) == set()
     assert os.getsid(pid) == pid
     (data.path / "recovery.signal").unlink()
@@ -67,9 +67,9 @@ def test_only_one_process_prefetches(
 ) -> None:
     for name in NAMES[:3]:
         assert host.fetch(data.path, name).returncode == 0
-    wait_until(lambda: len(prefetchers(data)) == 1, what="one process prefetches")
+    wait_until(lambda: len(prefetchers(host)) == 1, what="one process prefetches")
     wait_until(lambda: set(spooled(host)) >= set(NAMES[4:10]), what="segments are prefetched")
-    assert len(prefetchers(data)) == 1
+    assert len(prefetchers(host)) == 1
 
 
 def test_nothing_is_prefetched_when_no_server_recovers(host: Host, data: DataDirectory) -> None:
@@ -77,7 +77,7 @@ def test_nothing_is_prefetched_when_no_server_recovers(host: Host, data: DataDir
         data.add_segment(name)
         assert host.push(data.path, name).returncode == 0
     assert host.fetch(data.path, NAMES[0]).returncode == 0
-    assert prefetchers(data) == []
+    assert prefetchers(host) == []
     assert not (host.state / "prefetch").exists()
 
 
@@ -86,7 +86,7 @@ def test_what_a_dead_process_left_is_not_served(
 ) -> None:
     assert host.fetch(data.path, NAMES[0]).returncode == 0
     wait_until(lambda: spooled(host) == NAMES[1:9], what="eight segments are prefetched")
-    (pid,) = prefetchers(data)
+    (pid,) = prefetchers(host)
     os.kill(pid, 9)
     wait_until(lambda: not is_alive(pid), what="it is dead")
     (folder,) = (host.state / "prefetch").iterdir()
@@ -246,8 +246,8 @@ def spooled(host: Host) -> list[str]:
     return sorted(path.name for path in found if len(path.name) == 24)
 
 
-def prefetchers(data: DataDirectory) -> list[int]:
-    """Processes that prefetch for this data directory, found by their lock file."""
+def prefetchers(host: Host) -> list[int]:
+    """Processes that prefetch for this host, found by their lock file."""
     found = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -255,7 +255,8 @@ def prefetchers(data: DataDirectory) -> list[int]:
             handles = [str(path.readlink()) for path in (command.parent / "fd").iterdir()]
         except OSError:
             continue
-        spool = any("/prefetch/" in handle and handle.endswith("/lock") for handle in handles)
+        own = f"{host.state}/prefetch/"
+        spool = any(handle.startswith(own) and handle.endswith("/lock") for handle in handles)
         if b"--prefetch" in words and spool and is_alive(int(command.parent.name)):
             found.append(int(command.parent.name))
     return found
