@@ -109,7 +109,7 @@ def test_a_lost_session_is_noticed_while_the_copy_goes_on(
         Fault(Failure.FULL, "put", "*/pins/*"),
         Fault(Failure.UNAVAILABLE, "put", "*/manifests/*"),
         Fault(Failure.UNAVAILABLE, "list", "*"),
-        Fault(Failure.UNAVAILABLE, "head", "*/wal/*"),
+        Fault(Failure.UNAVAILABLE, "head", "*/wal/*", times=None),
     ],
     ids=lambda fault: f"{fault.failure.value}-{fault.method}-{fault.key}",
 )
@@ -123,7 +123,16 @@ def test_a_store_that_fails_leaves_no_backup_and_does_not_hinder_the_next(
         site.backup(repository=repository)
     assert caught.value.exit_code in (45, 46)
     assert site.manifests() == []
-    site.backup(repository=repository)
+    site.backup()
+    assert len(site.listed()) == 1
+
+
+@pytest.mark.majors(18)
+def test_a_look_for_wal_that_fails_once_is_taken_again(site: Site) -> None:
+    """While the copy goes on, nobody waits for the answer."""
+    faulty = FaultyStore(site.store)
+    faulty.fail(Fault(Failure.UNAVAILABLE, "head", "*/wal/*"))
+    site.backup(repository=site.repository(store=faulty))
     assert len(site.listed()) == 1
 
 
