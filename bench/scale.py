@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pgkeep.backup.choosing import Wanted, choose_parents
-from pgkeep.backup.copy import CopiedFile
+from pgkeep.backup.copied import CopiedFile
 from pgkeep.backup.hash_cache import HashWriter
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackStream

@@ -12,7 +12,8 @@ from typing import Any
 
 from pgkeep.backup.attempt import Attempt, BackupOptions
 from pgkeep.backup.choosing import Wanted, choose_parents
-from pgkeep.backup.copy import CopiedFile, Copier, CopyFormat
+from pgkeep.backup.copied import CopiedFile
+from pgkeep.backup.copy import Copier, CopyFormat
 from pgkeep.backup.hash_cache import HashWriter
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackStream

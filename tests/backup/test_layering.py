@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from pgkeep.backup.layering import HELD_BYTES, MOST_NAMED, pages_to_store_again
+from pgkeep.backup.layering import HELD_BYTES, MOST_NAMED, Layers, pages_to_store_again
 from pgkeep.repository.map import Extent, FileMap, FrameAddress
 from pgkeep.repository.map_rows import MapRows, overlay
 
@@ -115,3 +115,46 @@ def test_many_thin_layers_are_joined() -> None:
     again = pages_to_store_again(rows, page_size=PAGE).tolist()
     rows = with_changes(rows, again)
     assert deepest(rows) <= HELD_BYTES
+
+
+def read_through(rows: MapRows, changed: list[int]) -> list[int]:
+    """What is stored of a file that is read once, a run of 128 pages at a time."""
+    pages = rows.size_bytes // PAGE
+    layers, mask = Layers(rows, pages=pages, page_size=PAGE), np.zeros(pages, dtype=bool)
+    mask[changed] = True
+    stored = [
+        first + np.flatnonzero(layers.widen(first, mask[first : first + FRAME]))
+        for first in range(0, pages, FRAME)
+        if mask[first : first + FRAME].any()
+    ]
+    return np.concatenate(stored).tolist() if stored else []
+
+
+@pytest.mark.parametrize("shares", [(0.25, 0.6), (0.7,), (0.3, 0.3, 0.3), (0.9, 0.9)])
+def test_one_look_leaves_next_to_nothing_for_a_second(shares: tuple[float, ...]) -> None:
+    chance = random.Random(len(shares))
+    once = twice = whole(65536)
+    for share in shares:
+        changed = sorted(chance.sample(range(65536), int(65536 * share)))
+        twice = with_changes(twice, changed)
+        needed = pages_to_store_again(twice, page_size=PAGE).tolist()
+        twice = with_changes(twice, needed) if needed else twice
+        stored = read_through(once, changed)
+        assert {*changed} <= {*stored}
+        once = with_changes(once, stored)
+        left = pages_to_store_again(once, page_size=PAGE).tolist()
+        once = with_changes(once, left) if left else once
+        assert len(left) < 0.05 * 65536
+        assert len(stored) + len(left) < 1.1 * (len(changed) + len(needed))
+
+
+def test_one_look_stores_nothing_that_the_bound_does_not_ask_for() -> None:
+    assert read_through(whole(65536), [*range(0, 12800, 2)]) == [*range(0, 12800, 2)]
+    hot = [page for page in range(12800) if page % 5]  # four of five pages of a fifth of the file
+    assert read_through(whole(65536), hot) == hot
+
+
+def test_a_page_beyond_what_the_parent_knew_is_no_matter() -> None:
+    layers = Layers(whole(1024), pages=1100, page_size=PAGE)
+    changed = np.ones(76, dtype=bool)
+    assert layers.widen(1024, changed).all()

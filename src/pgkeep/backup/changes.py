@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+from pgkeep.backup.layering import Layers
 from pgkeep.backup.packing import PackFiller
 from pgkeep.backup.reader import RUN_BYTES, Run, hashes_of
 from pgkeep.postgres.page import HASH_SIZE
@@ -66,6 +67,7 @@ class ChangedPages:
 
     ``old`` has 8 bytes a page; pages beyond it are new. ``forced`` is a mask of pages that are to
     be stored again whatever they hold, or None. ``room`` is 1 MiB that nobody else uses meanwhile.
+    With ``layers``, pages that have not changed are stored, too, where that spares a second look.
 
     Where every fifth page has changed there are more pages than Python could look at one by one,
     so what is done to them is done to all of a run at once.
@@ -79,9 +81,10 @@ class ChangedPages:
         old: bytes,
         forced: Any,
         room: memoryview,
+        layers: Layers | None = None,
     ) -> None:
         self._filler, self._size = filler, page_size
-        self._old, self._forced = old, forced
+        self._old, self._forced, self._layers = old, forced, layers
         self._whole = WholeRuns(filler, page_size)
         self.frames = self._whole.frames
         self._room, self._filled = room, 0
@@ -100,6 +103,8 @@ class ChangedPages:
         changed = self._changed(run, first, pages, old)
         if not changed.any():
             return
+        if self._layers is not None:
+            changed = self._layers.widen(first, changed)
         if changed.all() and len(run.data) == RUN_BYTES:
             self._whole.add(run)
             return
@@ -110,15 +115,6 @@ class ChangedPages:
     def finish(self) -> None:
         """Store what was gathered."""
         self._flush()
-
-    def again(self, *, old: bytes, pages: Any) -> ChangedPages:
-        """The same for another look at the file, of which these pages are to be stored whatever
-        they hold. This one must be finished."""
-        import numpy as np
-
-        forced = np.zeros(len(old) // HASH_SIZE, dtype=bool)
-        forced[pages] = True
-        return ChangedPages(self._filler, self._size, old=old, forced=forced, room=self._room)
 
     def changes(self) -> Any:
         """What was stored, as ``overlay`` takes it: rows first page, pages, frame, page in

@@ -8,6 +8,10 @@ the file that is at hand, the live pages of the worst frames, until
 * the frames that are scattered over the file, and of which a restore has to hold those that reach
   beyond the place where it is, hold at most 32 MiB at any place.
 
+Most of that is known while the file is read for the first time: once what it names is sure to go
+beyond the first bound, a run of pages that leaves less than half of an old frame is stored whole
+(``Layers``), which saves a second look at it.
+
 The first bound holds for each file and hence for the whole backup. (A bound over the whole backup
 would store less again where hot and cold files lie together, but wants all maps at once, and the
 data directory a second time: ``docs/decisions/0006``.)
@@ -23,6 +27,44 @@ from pgkeep.repository.map_rows import MapRows
 MOST_NAMED = 1.5
 HELD_BYTES = 32 << 20
 _SCATTERED_PAGES = 1024
+
+
+class Layers:
+    """What the new map of a file will name at least, while it is read run by run.
+
+    Several threads may use it; a count that is lost to a race is made up for by
+    :func:`pages_to_store_again`, which looks at the map as it came out.
+    """
+
+    def __init__(self, rows: MapRows, *, pages: int, page_size: int) -> None:
+        import numpy as np
+
+        self._owner, _ = rows.frames_of_pages(pages)
+        there = self._owner[self._owner >= 0]
+        self._live = np.bincount(there, minlength=rows.frames.shape[1])
+        self._held = -(-rows.frames[4] // page_size)
+        self._named = int(self._held.sum())
+        self._most = int(MOST_NAMED * pages)
+
+    def widen(self, first: int, changed: Any) -> Any:
+        """The mask of the pages of a run, from page ``first``, that are to be stored: those that
+        ``changed``, and what a poor frame would still be needed for."""
+        import numpy as np
+
+        owner = self._owner[first : first + len(changed)]
+        there = np.flatnonzero(owner >= 0)
+        frames, at, before = np.unique(owner[there], return_inverse=True, return_counts=True)
+        after = np.bincount(at, weights=~changed[there], minlength=len(frames))
+        held = self._held[frames]
+        own = before == self._live[frames]  # no page of it lies elsewhere
+        self._named += int(np.count_nonzero(changed)) - int(held[own & (after == 0)].sum())
+        poor = own & (after > 0) & (2 * after < held)
+        if self._named <= self._most or not poor.any():
+            return changed
+        self._named += int(after[poor].sum()) - int(held[poor].sum())
+        widened = changed.copy()
+        widened[there[poor[at]]] = True
+        return widened
 
 
 def pages_to_store_again(rows: MapRows, *, page_size: int) -> Any:

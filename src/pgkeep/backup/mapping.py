@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pgkeep.backup.copy import CopiedFile
+from pgkeep.backup.copied import CopiedFile
 from pgkeep.backup.packing import PackStream
 from pgkeep.backup.parent_maps import MapPlace
 from pgkeep.backup.parents import Unread

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from pgkeep.backup.attempt import Attempt
 from pgkeep.backup.choosing import Wanted, choose_parents
-from pgkeep.backup.copy import CopiedFile, Copier, CopyFormat
+from pgkeep.backup.copied import CopiedFile
+from pgkeep.backup.copy import Copier, CopyFormat
 from pgkeep.backup.hash_cache import HashReader, HashWriter
 from pgkeep.backup.history import ensure_history
 from pgkeep.backup.mapping import MapCollector
