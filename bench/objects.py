@@ -1,13 +1,13 @@
 """Every command against an S3 server, beside pgBackRest on the same server.
 
 Without latency and with 20 ms added to each answer: a full backup, an incremental one after a
-random update of 1 % of rows, a restore, and WAL archived and fetched segment by segment.
+random update of 1 % of rows, a restore, a backlog of WAL that the server archives, and the recovery
+that reads it.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.measure import Usage, run_measured
 from bench.pgbackrest import PgBackRest
 from bench.pgkeep import Pgkeep, Program, reported
 from bench.s3_server import BUCKET, KEY, SECRET, S3Server, running_s3
+from bench.wal_backlog import drain, recover
 
 DELAYS = (0, 20)
 SHARE = 0.01
@@ -28,7 +29,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Measured:
-    """One command with one latency; seconds of wall clock, for WAL the median of a segment.
+    """One command with one latency; seconds of wall clock, for WAL those of a segment.
 
     ``requests`` are pgkeep's, by GiB of the database that it backed up or restored; 0 for WAL.
     """
@@ -62,14 +63,24 @@ class ObjectBench:
             self._context, self._program, None, f"s3-{delay}", self._own_store(server, delay)
         )
         peer = PgBackRest(self._context, store=_peer_store(server, delay))
-        both = _Both(self._context, server, own, peer)
+        both = _Both(self._context, server, own, peer, self._segments)
         found = [both.command("backup", delay, both.backup, lambda: both.peer_backup("full"))]
         update_rows(self._context, SHARE)
-        found.append(
-            both.command("incremental", delay, both.incremental, lambda: both.peer_backup("incr"))
-        )
-        found.append(both.command("restore", delay, both.restore, both.peer_restore))
-        return [*found, *both.wal(delay, self._segments)]
+        # One after the other with all of it, so that neither misses what the other archived.
+        incremental, requests = both.counted(both.incremental)
+        mine = both.drain()
+        restored, requests_of_restore = both.counted(both.restore)
+        recovered = both.recover()
+        incremental_of_peer = both.peer_backup("incr", stay=True)
+        theirs = both.drain()
+        restored_by_peer = both.peer_restore()
+        return [
+            *found,
+            Measured("incremental", delay, incremental, incremental_of_peer, requests),
+            Measured("restore", delay, restored, restored_by_peer, requests_of_restore),
+            Measured("wal-push", delay, mine, theirs),
+            Measured("wal-fetch", delay, recovered, both.recover()),
+        ]
 
     def _own_store(self, server: S3Server, delay: int) -> dict[str, str]:
         return {
@@ -102,16 +113,21 @@ class _Both:
     server: S3Server
     own: Pgkeep
     peer: PgBackRest
+    segments: int
 
     def command(
         self, name: str, delay: int, own: Callable[[], float], peer: Callable[[], float]
     ) -> Measured:
         """Run it with both, one after the other."""
+        seconds, requests = self.counted(own)
+        return Measured(name, delay, seconds, peer(), requests)
+
+    def counted(self, own: Callable[[], float]) -> tuple[float, float]:
+        """Seconds, and requests by GiB of the database."""
         before = self.server.requests()
         seconds = own()
         size = self._database_bytes()
-        requests = (self.server.requests() - before) / (size / _GIB)
-        return Measured(name, delay, round(seconds, 2), round(peer(), 2), round(requests, 1))
+        return seconds, (self.server.requests() - before) / (size / _GIB)
 
     def backup(self) -> float:
         self.own.create()
@@ -123,7 +139,8 @@ class _Both:
         assert reported(usage.output)
         return usage.wall_seconds
 
-    def peer_backup(self, kind: str) -> float:
+    def peer_backup(self, kind: str, *, stay: bool = False) -> float:
+        """``stay``, it archives from then on, too."""
         own_command = self.context.server.sql("SHOW archive_command")
         if kind == "full":
             self.peer.create()
@@ -131,7 +148,8 @@ class _Both:
             self._archive_with_peer()
         self.context.settle()
         usage = self._run(self.peer.command(f"--type={kind}", "backup"), {})
-        self.context.server.archive_with(own_command)
+        if not stay:
+            self.context.server.archive_with(own_command)
         return usage.wall_seconds
 
     def restore(self) -> float:
@@ -148,33 +166,19 @@ class _Both:
         self.context.settle()
         usage = self._run(self.peer.command(f"--pg1-path={target}", "restore"), {})
         check_restored(self.context, target)
-        empty(target)
         return usage.wall_seconds
 
-    def wal(self, delay: int, count: int) -> list[Measured]:
-        """Segments of a load on this server, each by a process of its own, in turns."""
-        self.context.server.archive_with("true")
-        home = self.context.work / "wal"
-        segments = sorted((home / "pg_wal").iterdir())[:count]
-        pushed: list[tuple[float, float]] = []
-        for segment in segments:
-            mine = self._run(self.own.command("wal-push", str(segment)), self.own.env, home)
-            theirs = self._run(self.peer.command("archive-push", str(segment)), {}, home)
-            pushed.append((mine.wall_seconds, theirs.wall_seconds))
-        fetched: list[tuple[float, float]] = []
-        target = empty(self.context.work / "fetched")
-        for segment in segments:
-            words = [segment.name, str(target / f"own-{segment.name}")]
-            mine = self._run(self.own.command("wal-fetch", *words), self.own.owner_env, home)
-            words = [segment.name, str(target / f"peer-{segment.name}")]
-            theirs = self._run(self.peer.command("archive-get", *words), {}, home)
-            fetched.append((mine.wall_seconds, theirs.wall_seconds))
-            _check_same(segment, target)
+    def drain(self) -> float:
+        """A backlog for whoever archives now."""
+        command = self.context.server.sql("SHOW archive_command")
+        return drain(self.context.server, command, segments=self.segments)
+
+    def recover(self) -> float:
+        """What was restored last, to the end of WAL."""
+        target = self.context.work / "restored"
+        seconds = recover(self.context, target, segments=self.segments)
         empty(target)
-        return [
-            _median_of("wal-push", delay, pushed),
-            _median_of("wal-fetch", delay, fetched),
-        ]
+        return seconds
 
     def _archive_with_peer(self) -> None:
         self.context.server.archive_with(" ".join(self.peer.command("archive-push", "%p")))
@@ -185,19 +189,6 @@ class _Both:
     def _database_bytes(self) -> int:
         base = self.context.pgdata / "base"
         return sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
-
-
-def _check_same(segment: Path, target: Path) -> None:
-    expected = segment.read_bytes()
-    for who in ("own", "peer"):
-        assert (target / f"{who}-{segment.name}").read_bytes() == expected, (who, segment.name)
-
-
-def _median_of(name: str, delay: int, seconds: list[tuple[float, float]]) -> Measured:
-    mine, theirs = zip(*seconds, strict=True)
-    return Measured(
-        name, delay, round(statistics.median(mine), 3), round(statistics.median(theirs), 3)
-    )
 
 
 def report(
@@ -226,8 +217,8 @@ def report(
             "",
             "pgkeep at its defaults, sealed; pgBackRest with bundles and block incremental, zst 3, "
             "not encrypted; two workers each. The incremental backup follows an update of 1 % of "
-            "rows at random. WAL is archived and fetched by a process for each segment; the "
-            "figure is the median. A full backup counts the requests of `init`, too.",
+            "rows at random. WAL: the server's archiver works off a backlog, and a restored server "
+            "recovers from it; seconds for each segment. A full backup counts the requests of `init`, too.",
             "",
             *rows,
             "",
