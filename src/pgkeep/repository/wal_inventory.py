@@ -240,7 +240,9 @@ def read_histories(
             return None
 
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        return {int(history.timeline): history for history in pool.map(load_or_tell, keys) if history}
+        return {
+            int(history.timeline): history for history in pool.map(load_or_tell, keys) if history
+        }
 
 
 def _history(timeline: int, rows: Sequence[Sequence[object]]) -> TimelineHistory:

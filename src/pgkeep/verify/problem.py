@@ -20,7 +20,9 @@ class Problem(NamedTuple):
         if self.backups:
             shown = ", ".join(self.backups[:5])
             more = f" and {len(self.backups) - 5} more" if len(self.backups) > 5 else ""
-            parts.append(f"breaks {'backup' if len(self.backups) == 1 else 'backups'} {shown}{more}")
+            parts.append(
+                f"breaks {'backup' if len(self.backups) == 1 else 'backups'} {shown}{more}"
+            )
         parts += self.windows
         return "; ".join(parts) or "no listed backup depends on it alone"
 

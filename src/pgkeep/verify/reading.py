@@ -48,7 +48,12 @@ class Read:
 
 
 def read_objects(
-    repository: Repository, layout: Layout, needs: Needs | None, reading: Reading, *, progress: Progress
+    repository: Repository,
+    layout: Layout,
+    needs: Needs | None,
+    reading: Reading,
+    *,
+    progress: Progress,
 ) -> Read:
     """Read and judge. Raises what the store raises, but for damage and for what was deleted."""
     done = Read()

@@ -117,5 +117,3 @@ def _open_pack(data: bytes, key: str, keyring: Keyring) -> None:
             if scan.hashes != index.hashes[at : at + size]:
                 raise envelope.damaged(key, f"pages of frame {number} are not what was hashed")
         at += size
-
-

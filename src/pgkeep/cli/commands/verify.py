@@ -135,9 +135,7 @@ def _verify_member(
         layouts = [system_layout(settings, own, system=system)]
     else:
         layouts = all_layouts(settings, own)
-    return [
-        (str(member), verify(own, layout, options, progress=progress)) for layout in layouts
-    ]
+    return [(str(member), verify(own, layout, options, progress=progress)) for layout in layouts]
 
 
 def _document(
@@ -169,7 +167,9 @@ def _render(context: Context, found: Found) -> None:
         inspection = report.inspection
         if inspection is None:
             say("  Not checked: whether all packs are there that backups need, and WAL without")
-            say("  gaps. That takes the metadata key: set PGKEEP_IDENTITY, or run pgkeep init here.")
+            say(
+                "  gaps. That takes the metadata key: set PGKEEP_IDENTITY, or run pgkeep init here."
+            )
         else:
             say(f"  {len(inspection.backups)} backups, {len(inspection.needs)} packs looked for")
             for window in inspection.windows:
@@ -185,9 +185,7 @@ def _render(context: Context, found: Found) -> None:
             say("  No problem was found.")
 
 
-def _judge(
-    context: Context, found: Found, failed: dict[str, PgkeepError], *, sealed: bool
-) -> int:
+def _judge(context: Context, found: Found, failed: dict[str, PgkeepError], *, sealed: bool) -> int:
     count = sum(len(report.problems) for _, report in found)
     error: PgkeepError | None = None
     if count:
@@ -201,8 +199,10 @@ def _judge(
         )
     elif failed:
         first = next(iter(failed.values()))
-        error = first if len(failed) == 1 else MirrorsDiffer(
-            f"{', '.join(failed)} could not be checked.", why=first.what
+        error = (
+            first
+            if len(failed) == 1
+            else MirrorsDiffer(f"{', '.join(failed)} could not be checked.", why=first.what)
         )
     elif sealed and all(report.read is None for _, report in found):
         error = IdentityNeeded(
@@ -216,5 +216,3 @@ def _judge(
 
         print(error_text(error), file=context.output.stderr)
     return error.exit_code
-
-
