@@ -114,7 +114,7 @@ def _look_at_packs(
         seen.add(info.key[len(layout.packs) :])
         if info.size_bytes != expected[0]:
             wrong[info.key] = f"has {info.size_bytes} bytes instead of {expected[0]}"
-    for key in found.needs.keys():
+    for key in found.needs.named():
         if key[len(layout.packs) :] in seen:
             continue
         try:  # there are stores that list late

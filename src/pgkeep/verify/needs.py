@@ -60,7 +60,7 @@ class Needs:
         facts = self._packs.get(index << 32 | int(number))
         return None if facts is None else (int.from_bytes(facts[:8], "big"), facts[8:])
 
-    def keys(self) -> Iterator[str]:
+    def named(self) -> Iterator[str]:
         """Every pack that is needed."""
         names = list(self._attempts)
         for packed in self._packs:
