@@ -185,7 +185,7 @@ def test_what_verify_found_bad_is_stored_again_by_the_next_backup(tmp_path: Path
     # With its full size it is taken over as long as nobody has read it.
     assert pack in _data_packs(chain.run())
     report = verify(chain.repository, LAYOUT, VerifyOptions(SCRUB, BY), progress=Silent())
-    assert keys(report) == {pack}
+    assert pack in keys(report)
     assert pack not in _data_packs(chain.run())
 
 

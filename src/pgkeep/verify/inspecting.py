@@ -95,8 +95,8 @@ def _look_at_manifests(
         except (DamagedObject, FormatTooNew, WrongIdentity) as error:
             found.problems.append(Problem(key, f"{_why(error)}; the other copy was read"))
     if not found.needs.add(backup):
-        error = found.needs.unreadable[-1].error
-        found.problems.append(Problem(layout.manifest(backup.id), _why(error), (backup.id,)))
+        why = _why(found.needs.unreadable[-1].error)
+        found.problems.append(Problem(layout.manifest(backup.id), why, (backup.id,)))
 
 
 def _look_at_packs(
