@@ -57,6 +57,7 @@ def test_list_says_what_was_proved(pgkeep: Pgkeep) -> None:
 
 
 def test_a_problem_is_an_exit_code_and_a_line(golden: Golden, pgkeep: Pgkeep) -> None:
+    pgkeep("verify", "--deep")
     key = damage(golden)
     pgkeep("verify")  # it is there, with its size
     done = pgkeep("verify", "--scrub", code=68)
@@ -65,6 +66,10 @@ def test_a_problem_is_an_exit_code_and_a_line(golden: Golden, pgkeep: Pgkeep) ->
     document = pgkeep.json("verify", "--deep", code=68)
     (found,) = document["checks"][0]["problems"]
     assert found["key"] == key
+    pgkeep("verify")  # which proves less than was disproved
+    results = {one["backup"]: one["checked"]["result"] for one in pgkeep.json("list")["backups"]}
+    assert {name for name, result in results.items() if result == "bad"} == {*found["backups"]}
+    assert "BROKEN, today" in pgkeep("list").stdout
 
 
 def test_without_a_key_a_scrub_says_what_it_did_not_check(golden: Golden, pgkeep: Pgkeep) -> None:

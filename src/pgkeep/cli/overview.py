@@ -81,9 +81,13 @@ class ClusterView:
         return None
 
     def checked(self, backup: Backup) -> dict[str, str] | None:
-        """By which check the backup was proved, and when (UTC text); None for none."""
+        """By which check the backup was proved (``good``), or found broken (``bad``), and when
+        (UTC text); None for none."""
         found = self.checks.of_backup(backup.id)
-        return None if found is None else {"level": found.kind, "at": found.at}
+        if found is None:
+            return None
+        result = "bad" if backup.id in found.broken else "good"
+        return {"level": found.kind, "at": found.at, "result": result}
 
     def notes(self, backup: Backup) -> list[str]:
         """What a person should know about a backup, most important first."""

@@ -31,7 +31,8 @@ class Check:
 
     It read the objects whose keys are above ``after`` and up to ``until`` ("" from the first, None
     to the last); neither is set by a quick one. ``round_began`` is when the pass through all
-    objects began that it belongs to. ``backups`` were proved as far as ``kind`` goes.
+    objects began that it belongs to. ``backups`` were proved as far as ``kind`` goes; ``broken`` were found to
+    need what is bad.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Check:
     until: str | None = None
     round_began: str = ""
     backups: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     read_objects: int = 0
     read_bytes: int = 0
 
@@ -70,9 +72,16 @@ class CheckHistory:
         return found
 
     def of_backup(self, backup: str) -> Check | None:
-        """The newest check of the highest level by which a backup was proved."""
-        proofs = [one for one in self.checks if backup in one.backups]
-        return max(proofs, key=lambda one: (LEVELS.index(one.kind), one.at), default=None)
+        """The newest check of the highest level by which a backup was proved, or the one that
+        found it broken, if no check of that level proved it since."""
+        best: Check | None = None
+        for one in self.checks:
+            higher = best is None or LEVELS.index(best.kind) < LEVELS.index(one.kind)
+            if backup in one.broken and higher:
+                return one
+            if backup in one.backups and higher:
+                best = one
+        return best
 
 
 def record_check(
@@ -141,6 +150,7 @@ def _parse(members: dict[str, Any], key: str) -> Check | None:
             None if until is None else str(until),
             str(details["round_began"]),
             tuple(map(str, details["backups"])),
+            tuple(map(str, details["broken"])),
             int(details["read_objects"]),
             int(details["read_bytes"]),
         )

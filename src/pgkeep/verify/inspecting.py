@@ -6,7 +6,6 @@ segment is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound, PgkeepError, WrongIdentity
@@ -45,16 +44,17 @@ class Inspection:
         broken = {name for problem in self.problems for name in problem.backups}
         return tuple(backup.id for backup in self.backups if backup.id not in broken)
 
-    def impact(self, key: str, backups: Sequence[str], layout: Layout) -> tuple[str, ...]:
+    def impact(self, key: str, layout: Layout) -> tuple[str, ...]:
         """Which windows lose something by the loss of an object that is there now."""
         if key.startswith(layout.history):
             return (f"timeline {int(key[len(layout.history) :][:8], 16)} cannot be reached",)
         if key.startswith(layout.wal) and len(name := key.rpartition("/")[2]) == 24:
             timeline = int(name[:8], 16)
+            first = min((_segments(one)[0][8:] for one in self.backups), default="")
             return tuple(
                 f"cuts the window of timeline {timeline} up to {show_moment(window.to_moment)}"
                 for window in self.windows
-                if window.timeline >= timeline and name[8:] <= window.last_segment[8:]
+                if window.timeline >= timeline and first <= name[8:] <= window.last_segment[8:]
             )
         return ()
 
@@ -135,7 +135,7 @@ def _look_at_wal(repository: Repository, layout: Layout, found: Inspection) -> N
     inventory = read_inventory(repository, layout, size, damaged=damaged.append)
     for error in damaged:
         key = str(error.facts.get("object", layout.history))
-        windows = found.impact(key, (), layout)
+        windows = found.impact(key, layout)
         found.problems.append(Problem(key, _why(error), _on(found, key, layout), windows))
     for backup in found.backups:
         missing = [name for name in _segments(backup) if not _has(inventory, name)]

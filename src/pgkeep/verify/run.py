@@ -63,6 +63,7 @@ def verify(
     bad = tuple((problem.key, problem.what) for problem in report.problems)
     seconds = time.monotonic() - clock
     members = {**check.__dict__, "seconds": seconds, "bad": bad, "backups": report.proved}
+    members["broken"] = tuple(sorted({n for one in report.problems for n in one.backups}))
     members["result"] = "bad" if bad else "good"
     try:
         record_check(repository, layout, Check(**members), by=options.by)
@@ -124,6 +125,6 @@ def _problems(found: Read, report: VerifyReport) -> list[Problem]:
     problems = []
     for key, what in sorted(bad.items()):
         backups = packs.get(key) or inspection.backups_of_wal(key, layout)
-        windows = inspection.impact(key, backups, layout)
+        windows = inspection.impact(key, layout)
         problems.append(Problem(key, what, tuple(backups), windows))
     return problems

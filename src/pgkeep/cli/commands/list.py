@@ -153,7 +153,8 @@ def checked_text(view: ClusterView, backup: Backup, now: datetime) -> str:
     found = view.checked(backup)
     if found is None:
         return "-"
-    return f"{found['level']}, {short_moment(from_utc_text(found['at']), now)}"
+    level = "BROKEN" if found["result"] == "bad" else found["level"]
+    return f"{level}, {short_moment(from_utc_text(found['at']), now)}"
 
 
 def _footer(view: ClusterView) -> str:
