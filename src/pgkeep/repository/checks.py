@@ -31,8 +31,8 @@ class Check:
 
     It read the objects whose keys are above ``after`` and up to ``until`` ("" from the first, None
     to the last); neither is set by a quick one. ``round_began`` is when the pass through all
-    objects began that it belongs to. ``backups`` were proved as far as ``kind`` goes; ``broken`` were found to
-    need what is bad.
+    objects began that it belongs to. ``backups`` were proved as far as ``kind`` goes;
+    ``broken`` were found to need what is bad.
     """
 
     kind: str
