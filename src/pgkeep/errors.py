@@ -43,7 +43,8 @@ PgkeepError                          1   something failed that has no code of it
  │   ├─ DamagedObject               64   stored bytes are not what was stored
  │   ├─ Busy                        65   another process does the same work
  │   ├─ TooFewCopies                66   it is stored, in fewer repositories than asked for
- │   └─ MirrorsDiffer               67   a repository lacks, or has otherwise, what others have
+ │   ├─ MirrorsDiffer               67   a repository lacks, or has otherwise, what others have
+ │   └─ ProblemsFound               68   verify found objects that are missing or damaged
  └─ BackupError                     70   the backup was not made
      ├─ PagesDamaged                71   the backup was made and kept, and holds damaged pages
      └─ BackupRunning               72   another backup of the cluster is being made
@@ -252,6 +253,11 @@ class TooFewCopies(RepositoryError):
 class MirrorsDiffer(RepositoryError):
     exit_code = 67
     docs = "concepts/mirrors"
+
+
+class ProblemsFound(RepositoryError):
+    exit_code = 68
+    docs = "guide/verify"
 
 
 class BackupError(PgkeepError):

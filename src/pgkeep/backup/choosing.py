@@ -23,9 +23,11 @@ from pgkeep.backup.skipping import Skipping
 from pgkeep.errors import DamagedObject, FormatTooNew, LocalIOError, ObjectNotFound, WrongIdentity
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import Backup, load_manifest, read_catalogue
+from pgkeep.repository.checks import read_checks
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Manifest, read_manifest
+from pgkeep.repository.map_rows import PackKey
 from pgkeep.repository.presence import missing_packs
 from pgkeep.seal.keyring import HASH_EXPLICIT, PageHashKey
 from pgkeep.storage.interface import ObjectInfo
@@ -62,6 +64,7 @@ def choose_parents(
         chooser = _Chooser(repository, layout, wanted, progress, stack)
         try:
             parents, key = chooser.choose(key)
+            parents.damaged = chooser.damaged_packs(parents)
             parents.survey()
         except (*_UNUSABLE, LocalIOError) as error:
             progress.warn(
@@ -104,6 +107,24 @@ class _Chooser:
             ),
             key,
         )
+
+    def damaged_packs(self, parents: Parents) -> frozenset[PackKey]:
+        """The packs of the parents that verify found bad, and not good since."""
+        bad = read_checks(self._repository, self._layout).bad_objects()
+        if not bad:
+            return frozenset()
+        found = frozenset(
+            pack
+            for parent in parents.parents
+            for pack, info in parent.packs.items()
+            if info.key(self._layout) in bad
+        )
+        if found:
+            self._progress.warn(
+                f"{len(found)} packs were found damaged by pgkeep verify. This backup stores again "
+                "what it would take from them."
+            )
+        return found
 
     def _newest_backup(self) -> tuple[Backup, Manifest] | tuple[None, None]:
         """The newest backup that can serve."""

@@ -73,7 +73,8 @@ class Parents:
     """The parents of one backup, newest first. Use it in a ``with``.
 
     ``base`` is the head of the backup among them, if any. ``since_whole_read`` counts the backups
-    since one read every file.
+    since one read every file. ``damaged`` are packs that verify found bad: their pages are stored
+    again.
     """
 
     parents: list[Parent]
@@ -82,6 +83,7 @@ class Parents:
     since_whole_read: int = 0
     usage: dict[str, FileUsage] = field(default_factory=dict)
     retiring: frozenset[PackKey] = frozenset()
+    damaged: frozenset[PackKey] = frozenset()
     stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -113,7 +115,7 @@ class Parents:
             for pack, size in (*used.stored.items(), (used.map_pack, used.map_bytes)):
                 named[pack] = named.get(pack, 0) + size
         sizes = {key: info.size_bytes for p in self.parents for key, info in p.packs.items()}
-        self.retiring = packs_to_retire(named, sizes)
+        self.retiring = packs_to_retire(named, sizes) | self.damaged
 
     def knows(self, file: SourceFile) -> bool:
         """Whether there is something to compare a file with."""

@@ -20,6 +20,7 @@ from pgkeep.repository.catalogue import (
     read_inventory,
     recovery_windows,
 )
+from pgkeep.repository.checks import CheckHistory, read_checks
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 
@@ -42,6 +43,7 @@ class ClusterView:
     windows: tuple[Window, ...]
     stored_bytes: int
     systems: tuple[KnownSystem, ...]
+    checks: CheckHistory
 
     @property
     def system_option(self) -> str:
@@ -78,6 +80,15 @@ class ClusterView:
             return f"the history file of timeline {backup.head.timeline} is missing"
         return None
 
+    def checked(self, backup: Backup) -> dict[str, str] | None:
+        """By which check the backup was proved (``good``), or found broken (``bad``), and when
+        (UTC text); None for none."""
+        found = self.checks.of_backup(backup.id)
+        if found is None:
+            return None
+        result = "bad" if backup.id in found.broken else "good"
+        return {"level": found.kind, "at": found.at, "result": result}
+
     def notes(self, backup: Backup) -> list[str]:
         """What a person should know about a backup, most important first."""
         found = []
@@ -113,6 +124,7 @@ def view_cluster(context: Context) -> ClusterView:
         tuple(windows),
         stored,
         tuple(systems),
+        read_checks(repository, layout),
     )
 
 

@@ -85,6 +85,13 @@ def system_layout(settings: Settings, repository: Repository, *, system: str | N
     return Layout(settings.cluster, int(system))
 
 
+def all_layouts(settings: Settings, repository: Repository) -> list[Layout]:
+    """Every system that the cluster ever was, the present one last. Raises ``UnknownSystem``."""
+    records = reversed(_records(settings, repository))
+    numbers = dict.fromkeys(record.system_identifier for record in records)
+    return [Layout(settings.cluster, number) for number in reversed(numbers)]
+
+
 def restorable_layout(settings: Settings, repository: Repository, *, system: str | None) -> Layout:
     """As :func:`system_layout`, for a restore, which wants a system that has backups.
 

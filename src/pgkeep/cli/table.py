@@ -33,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("copy", "Keep", "Make repositories alike, or move to another one."),
     Command("list", "Look", "List backups, and the moments one can go back to."),
     Command("show", "Look", "Show one backup in detail."),
+    Command("verify", "Look", "Check that everything that should be restorable is there."),
     Command("restore", "Recover", "Restore a cluster into a directory, to any moment.", False),
     Command("wal-fetch", "Recover", "Fetch one WAL file (the server's restore_command).", False),
     Command("demo", "Learn", "Play the whole story on throw-away servers, in a minute.", False),

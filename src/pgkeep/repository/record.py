@@ -48,13 +48,7 @@ def parse_record(data: bytes, name: str, *, kind: str | tuple[str, ...]) -> dict
 
     Raises ``DamagedObject``, ``FormatTooNew``.
     """
-    from blake3 import blake3
-
-    line, separator, tail = data.partition(b"\n")
-    digest = blake3(line + separator).hexdigest().encode()
-    if tail != b"blake3 " + digest + b"\n":
-        raise _damaged(name, "its bytes do not match the hash they were stored with")
-    members = json_object(line, name, "it")
+    members = json_object(check_hash(data, name), name, "it")
     version = member(members, "pgkeep", int, name=name)
     if version > FORMAT_VERSION:
         raise FormatTooNew(
@@ -68,6 +62,17 @@ def parse_record(data: bytes, name: str, *, kind: str | tuple[str, ...]) -> dict
     member(members, "at", str, name=name)
     member(members, "by", dict, name=name)
     return members
+
+
+def check_hash(data: bytes, name: str) -> bytes:
+    """The line of a record's members, its hash compared. Raises ``DamagedObject``."""
+    from blake3 import blake3
+
+    line, separator, tail = data.partition(b"\n")
+    digest = blake3(line + separator).hexdigest().encode()
+    if tail != b"blake3 " + digest + b"\n":
+        raise _damaged(name, "its bytes do not match the hash they were stored with")
+    return line
 
 
 def read_record(store: Store, key: str, *, kind: str | tuple[str, ...]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import operator
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
-from pgkeep.errors import StoreError
+from pgkeep.errors import DamagedObject, StoreError
 from pgkeep.postgres.history import Ancestor, TimelineHistory
 from pgkeep.postgres.lsn import Lsn, Timeline
 from pgkeep.postgres.wal_name import (
@@ -32,7 +32,7 @@ from pgkeep.postgres.wal_name import (
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.wal import read_wal_header
-from pgkeep.seal.envelope import damaged
+from pgkeep.seal.envelope import damaged as damaged_object
 from pgkeep.storage.fallback import read_sound
 
 _REQUESTS = 16
@@ -137,8 +137,17 @@ class WalInventory:
         return reached
 
 
-def read_inventory(repository: Repository, layout: Layout, segment_size: int) -> WalInventory:
-    """List the stored WAL, and read each history file's plain header. Raises ``DamagedObject``."""
+def read_inventory(
+    repository: Repository,
+    layout: Layout,
+    segment_size: int,
+    *,
+    damaged: Callable[[DamagedObject], None] | None = None,
+) -> WalInventory:
+    """List the stored WAL, and read each history file's plain header.
+
+    ``damaged`` is told of each of these that is; without it ``DamagedObject`` is raised.
+    """
     per_log = _LOG_BYTES // check_segment_size(segment_size)
     start = len(layout.wal)
     segments: dict[str, array[int]] = {}
@@ -157,7 +166,7 @@ def read_inventory(repository: Repository, layout: Layout, segment_size: int) ->
         segment_size,
         {int(timeline, 16): _ascending(numbers) for timeline, numbers in segments.items()},
         frozenset(partials),
-        read_histories(repository, layout),
+        read_histories(repository, layout, damaged=damaged),
         stored,
     )
 
@@ -195,11 +204,16 @@ def _key_of(layout: Layout, timeline: int, number: int, segment_size: int) -> st
     return layout.wal_file(segment_name(timeline, number, segment_size))
 
 
-def read_histories(repository: Repository, layout: Layout) -> dict[int, TimelineHistory]:
+def read_histories(
+    repository: Repository,
+    layout: Layout,
+    *,
+    damaged: Callable[[DamagedObject], None] | None = None,
+) -> dict[int, TimelineHistory]:
     """The histories of all timelines whose history file is stored.
 
     Raises ``DamagedObject`` when one of them is unreadable: without it nobody can say which
-    timelines descend from which.
+    timelines descend from which. Whoever only looks passes ``damaged``, and is told instead.
     """
     keys = [info.key for info in repository.store.list(layout.history)]
     keys = [key for key in keys if _HISTORY.fullmatch(key[len(layout.history) :])]
@@ -214,10 +228,21 @@ def read_histories(repository: Repository, layout: Layout) -> dict[int, Timeline
         try:
             return _history(int(header.name[:8], 16), header.ancestors or [])
         except (ValueError, OverflowError) as error:
-            raise damaged(key, f"its header's ancestors are malformed ({error})") from error
+            raise damaged_object(key, f"its header's ancestors are malformed ({error})") from error
+
+    def load_or_tell(key: str) -> TimelineHistory | None:
+        try:
+            return load(key)
+        except DamagedObject as error:
+            if damaged is None:
+                raise
+            damaged(error)
+            return None
 
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        return {int(history.timeline): history for history in pool.map(load, keys)}
+        return {
+            int(history.timeline): history for history in pool.map(load_or_tell, keys) if history
+        }
 
 
 def _history(timeline: int, rows: Sequence[Sequence[object]]) -> TimelineHistory:

@@ -12,7 +12,7 @@ from pgkeep.cli.overview import ClusterView, repository_document, view_cluster
 from pgkeep.cli.render import ago, moment, short_moment
 from pgkeep.cli.systems import add_system_argument, other_system_lines
 from pgkeep.repository.catalogue import Backup, Window
-from pgkeep.units import format_duration, format_size
+from pgkeep.units import format_duration, format_size, from_utc_text
 
 EXAMPLES = (
     ("pgkeep list", "what is kept of this cluster, and when one can go back to"),
@@ -48,7 +48,12 @@ def _document(view: ClusterView) -> dict[str, Any]:
         "windows": [_window_document(window) for window in view.windows],
         "gaps": [asdict(gap) for gap in view.inventory.gaps()],
         "backups": [
-            {**asdict(backup.head), "good": view.is_good(backup), "notes": view.notes(backup)}
+            {
+                **asdict(backup.head),
+                "good": view.is_good(backup),
+                "checked": view.checked(backup),
+                "notes": view.notes(backup),
+            }
             for backup in view.backups
         ],
         "problems": [
@@ -88,7 +93,7 @@ def _render_backups(context: Context, view: ClusterView, now: datetime) -> None:
         say(line)
     say()
     context.output.table(
-        ("  backup", "kind", "ended", "took", "database", "added", "note"),
+        ("  backup", "kind", "ended", "took", "database", "added", "checked", "note"),
         [_row(view, backup, now) for backup in reversed(view.backups)],
     )
     say()
@@ -138,8 +143,18 @@ def _row(view: ClusterView, backup: Backup, now: datetime) -> tuple[str, ...]:
         format_duration(head.total_seconds),
         format_size(head.database_bytes),
         format_size(head.added_bytes),
+        checked_text(view, backup, now),
         "; ".join(view.notes(backup)),
     )
+
+
+def checked_text(view: ClusterView, backup: Backup, now: datetime) -> str:
+    """``deep, Thu 03:02``; a dash for a backup that no check has proved."""
+    found = view.checked(backup)
+    if found is None:
+        return "-"
+    level = "BROKEN" if found["result"] == "bad" else found["level"]
+    return f"{level}, {short_moment(from_utc_text(found['at']), now)}"
 
 
 def _footer(view: ClusterView) -> str:

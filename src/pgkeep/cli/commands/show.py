@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from pgkeep.cli.commands.list import short_version
+from pgkeep.cli.commands.list import checked_text, short_version
 from pgkeep.cli.context import Context
 from pgkeep.cli.overview import ClusterView, view_cluster
 from pgkeep.cli.render import ago, moment, pairs
@@ -59,6 +59,7 @@ def _document(view: ClusterView, backup: Backup, manifest: Manifest) -> dict[str
     return {
         **asdict(backup.head),
         "good": view.is_good(backup),
+        "checked": view.checked(backup),
         "notes": view.notes(backup),
         "manifest_copies": sum(backup.copies),
         "restorable_to": max((window.to_moment for window in windows), default=None),
@@ -96,6 +97,7 @@ def _render(
         ("shared", _shared(facts)),
         ("deleting it", _freed(facts)),
         ("page checksums", "on, verified" if head.checksums else "off: pages were not verified"),
+        ("checked", checked_text(view, backup, now)),
         ("notes", "; ".join(facts["notes"])),
     ]
     for line in pairs(rows):

@@ -1,0 +1,119 @@
+"""Whether the bytes of one object are what was stored there, with and without keys.
+
+Without: every object ends with a hash of its bytes, and says in plain which object it is, so that
+damage, loss of the end and exchange are told by anybody. With keys its frames are opened, and a
+pack's pages are compared with the page hashes in its index.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgkeep.postgres.page import HASH_SIZE, scan_pages
+from pgkeep.repository.layout import Layout
+from pgkeep.repository.manifest import parse_manifest
+from pgkeep.repository.pack import parse_index
+from pgkeep.repository.record import check_hash
+from pgkeep.repository.wal import open_wal_object, salted_hash
+from pgkeep.seal import envelope
+from pgkeep.seal.keyring import Keyring
+
+_TYPES = {
+    "packs": envelope.PACK,
+    "manifests": envelope.MANIFEST,
+    "manifests-copy": envelope.MANIFEST,
+    "wal": envelope.WAL,
+    "history": envelope.WAL,
+    "tails": envelope.TAIL,
+    "partials": envelope.PARTIAL_MANIFEST,
+    "checks": envelope.SEALED_RECORD,
+    "drills": envelope.SEALED_RECORD,
+}
+_RECORDS = frozenset(("voids", "pins", "tail-boundary", "marks", "admin"))
+
+
+def is_checked(key: str, layout: Layout) -> bool:
+    """Whether an object is of a kind whose bytes can be checked: all but the lease and dumps."""
+    kind = key[len(layout.root) :].partition("/")[0]
+    return kind in _TYPES or kind in _RECORDS
+
+
+def check_stored(data: bytes, key: str, layout: Layout, keyring: Keyring) -> bytes:
+    """Compare an object's bytes with the hash that it carries, and its name with its place;
+    returns the hash. Needs no key. Raises ``DamagedObject``, ``FormatTooNew``."""
+    kind = key[len(layout.root) :].partition("/")[0]
+    if kind in _RECORDS:
+        check_hash(data, key)
+        return b""
+    _, _, digest = envelope.check_trailer(data, key)
+    header = envelope.parse_header(
+        data, key, object_type=_TYPES[kind], repository_id=keyring.repository_id
+    )
+    _check_place(header.plain, key, kind)
+    return digest
+
+
+def check_opened(data: bytes, key: str, layout: Layout, keyring: Keyring) -> None:
+    """Open an object whose stored bytes are sound. Raises ``DamagedObject``, ``IdentityNeeded``."""
+    kind = key[len(layout.root) :].partition("/")[0]
+    if kind == "packs":
+        _open_pack(data, key, keyring)
+    elif kind in ("manifests", "manifests-copy", "partials"):
+        parse_manifest(data, key, keyring).close()
+    elif kind in ("wal", "history"):
+        _open_wal(data, key, keyring)
+    elif kind in _TYPES:
+        header = envelope.parse_header(
+            data, key, object_type=_TYPES[kind], repository_id=keyring.repository_id
+        )
+        for _ in envelope.read_frames(data, keyring, header, key):
+            pass
+
+
+def _check_place(plain: dict[str, Any], key: str, kind: str) -> None:
+    parts = key.split("/")
+    if kind == "packs":
+        own = [plain.get("attempt"), plain.get("number")]
+        is_here = own == [parts[-2], int(parts[-1])] if parts[-1].isdecimal() else True
+    elif kind in ("manifests", "manifests-copy"):
+        is_here = plain.get("backup") == parts[-1]
+    elif kind == "partials":
+        is_here = plain.get("attempt") == parts[-2]
+    elif kind in ("wal", "history"):
+        is_here = plain.get("name") == parts[-1]
+    elif kind == "tails":
+        is_here = plain.get("number") == int(parts[-1]) if parts[-1].isdecimal() else True
+    else:
+        is_here = plain.get("key") == key
+    if not is_here:
+        raise envelope.damaged(key, "it is another object, in the wrong place")
+
+
+def _open_wal(data: bytes, key: str, keyring: Keyring) -> None:
+    header, frames = open_wal_object(data, key, keyring)
+    content = b"".join(frames)
+    if len(content) != header.size:
+        raise envelope.damaged(key, "its content has another length than its header says")
+    if salted_hash(bytes.fromhex(header.salt), content) != header.blake3:
+        raise envelope.damaged(key, "its content is not what its header says")
+
+
+def _open_pack(data: bytes, key: str, keyring: Keyring) -> None:
+    header = envelope.parse_header(
+        data, key, object_type=envelope.PACK, repository_id=keyring.repository_id
+    )
+    index_offset, frames, _ = envelope.check_trailer(data, key)
+    opener = envelope.opener_for(keyring, header, key)
+    index = parse_index(opener.open_at(data, index_offset, number=frames - 1, final=True), key)
+    if len(index.kinds) != frames - 1:
+        raise envelope.damaged(key, "its index names another number of frames")
+    known = keyring.page_hash_key_for(index.hash_kind, index.hash_shown)
+    at = 0
+    for number, offset in enumerate(index.offsets):
+        plain = opener.open_at(data, offset, number=number)
+        size = index.pages[number] * HASH_SIZE
+        if size and known is not None:
+            scan = scan_pages(plain, key=known.key, page_size=index.page_size, verify=False)
+            if scan.hashes != index.hashes[at : at + size]:
+                raise envelope.damaged(key, f"pages of frame {number} are not what was hashed")
+        at += size
