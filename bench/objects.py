@@ -218,7 +218,8 @@ def report(
             "pgkeep at its defaults, sealed; pgBackRest with bundles and block incremental, zst 3, "
             "not encrypted; two workers each. The incremental backup follows an update of 1 % of "
             "rows at random. WAL: the server's archiver works off a backlog, and a restored server "
-            "recovers from it; seconds for each segment. A full backup counts the requests of `init`, too.",
+            "recovers from it; seconds for each segment. A full backup counts the requests of "
+            "`init`, too.",
             "",
             *rows,
             "",

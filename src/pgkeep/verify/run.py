@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,11 +62,16 @@ def verify(
         report.proved = inspection.whole
     bad = tuple((problem.key, problem.what) for problem in report.problems)
     seconds = time.monotonic() - clock
-    members = {**check.__dict__, "seconds": seconds, "bad": bad, "backups": report.proved}
-    members["broken"] = tuple(sorted({n for one in report.problems for n in one.backups}))
-    members["result"] = "bad" if bad else "good"
+    check = replace(
+        check,
+        result="bad" if bad else "good",
+        seconds=seconds,
+        bad=bad,
+        backups=report.proved,
+        broken=tuple(sorted({name for one in report.problems for name in one.backups})),
+    )
     try:
-        record_check(repository, layout, Check(**members), by=options.by)
+        record_check(repository, layout, check, by=options.by)
     except StoreError as error:
         progress.warn(f"What was found could not be recorded. {error}")
     return report
@@ -82,7 +87,8 @@ def _read(
     layout, inspection = report.layout, report.inspection
     kinds = (DEEP,) if options.level == DEEP else (SCRUB, DEEP)
     last = read_checks(repository, layout).last_of(*kinds)
-    goes_on = last is not None and last.until is not None
+    bounded = options.share is not None or options.most_seconds is not None
+    goes_on = bounded and last is not None and last.until is not None
     after = last.until or "" if last is not None and goes_on else ""
     round_began = last.round_began if last is not None and goes_on else check.at
     size = stored_bytes(repository, layout)
@@ -92,14 +98,6 @@ def _read(
     reading = Reading(options.level == DEEP, after, most, options.most_seconds)
     needs = inspection.needs if inspection is not None else None
     found = report.read = read_objects(repository, layout, needs, reading, progress=progress)
-    if found.until is None and after and most is None and options.most_seconds is None:
-        # Asked for everything: what lies before the place where it went on is read as well.
-        rest = read_objects(
-            repository, layout, needs, Reading(options.level == DEEP), progress=progress
-        )
-        found.objects, found.bytes = rest.objects, rest.bytes
-        found.bad = rest.bad
-        after, round_began = "", check.at
     report.round_done = found.until is None
     report.problems += _problems(found, report)
     if report.round_done and inspection is not None:
@@ -108,9 +106,15 @@ def _read(
         report.proved = tuple(
             one.id for one in inspection.backups if one.id not in broken and one.ended < start
         )
-    members = {**check.__dict__, "kind": options.level, "after": after, "until": found.until}
-    members |= {"round_began": round_began, "read_objects": found.objects}
-    return Check(**{**members, "read_bytes": found.bytes})
+    return replace(
+        check,
+        kind=options.level,
+        after=after,
+        until=found.until,
+        round_began=round_began,
+        read_objects=found.objects,
+        read_bytes=found.bytes,
+    )
 
 
 def _problems(found: Read, report: VerifyReport) -> list[Problem]:
