@@ -244,6 +244,7 @@ def report(
     found: dict[str, Any], *, machine: str, versions: dict[str, str], size: int, rounds: int
 ) -> str:
     """The page, as Markdown."""
+    measured = "measured once" if rounds == 1 else f"medians of {rounds} rounds"
     rows = [
         "| changed rows | pages that differ | least that can be stored | pgkeep | stored | "
         "pgBackRest | stored | time | stored, against the least |",
@@ -269,7 +270,7 @@ def report(
             "",
             "pgkeep at its default level, sealed; pgBackRest with block incremental and bundles, "
             "zst 3, not encrypted. Random rows of pgbench_accounts are updated, then both back up, "
-            f"in turn first and second; medians of {rounds} rounds. The least that can be stored "
+            f"in turn first and second; {measured}. The least that can be stored "
             "is every page whose content differs, compressed in blocks of 1 MiB at pgkeep's "
             "level.",
             "",
