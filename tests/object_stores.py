@@ -29,6 +29,7 @@ from pgkeep.storage.create_bucket import create_bucket
 from pgkeep.storage.object_url import ObjectPlace
 from pgkeep.storage.options import StoreOptions
 from tests.gcs_xml import start_translator
+from tests.ports import free_port
 from tests.servers import new_directory
 from tests.warden import warden
 from tools.object_servers import NoToolchain, Unavailable, provide
@@ -43,7 +44,7 @@ NO_METADATA = {
     "AZURE_MSI_ENDPOINT": "http://127.0.0.1:9",
 }
 KEY, SECRET = "pgkeep-test-user", "pgkeep-test-secret"
-_START_SECONDS = 60
+_START_SECONDS = 180
 _numbers = count(1)
 _Found = TypeVar("_Found")
 
@@ -194,13 +195,6 @@ def _s3(name: str, endpoint: str, *, ready: str | None = None) -> Service:
 
 def _create(scheme: str, options: StoreOptions, name: str) -> bool:
     return create_bucket(ObjectPlace(scheme, name, ""), options)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_program(name: str, argv: list[Any], port: int, environ: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from tests import processes
+from tests.ports import free_port
 from tests.server_user import base_directory, scrubbed_environment, server_user
 from tests.warden import warden
 
@@ -42,7 +43,7 @@ class Sshd:
         server_user().own(self.folder)
         self.folder.chmod(0o755)
         self.key_file = self.new_key("user_key")
-        self.port = _free_port()
+        self.port = free_port()
         self.known_hosts = self.folder / "known_hosts"
         self._as_root = as_root
         self._process: subprocess.Popen[bytes] | None = None
@@ -159,9 +160,3 @@ class Sshd:
             *options,
         ]
         (self.folder / "sshd_config").write_text("\n".join(lines) + "\n")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

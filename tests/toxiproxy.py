@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.object_stores import Service, free_port, object_service, present, start_program
+from tests.object_stores import Service, object_service, present, start_program
+from tests.ports import free_port
 from tools.object_servers import provide
 
 UP, DOWN = "upstream", "downstream"

@@ -9,7 +9,8 @@ from pgkeep.storage.create_bucket import create_bucket
 from pgkeep.storage.object_store import ObjectStore
 from pgkeep.storage.object_url import ObjectPlace
 from pgkeep.storage.options import StoreOptions
-from tests.object_stores import free_port, object_service
+from tests.object_stores import object_service
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("name", ["versitygw", "minio", "azurite"])

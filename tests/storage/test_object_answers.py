@@ -20,7 +20,8 @@ from pgkeep.errors import (
 from pgkeep.storage.object_store import ObjectStore
 from pgkeep.storage.object_url import ObjectPlace
 from pgkeep.storage.options import StoreOptions
-from tests.object_stores import KEY, SECRET, free_port, object_service
+from tests.object_stores import KEY, SECRET, object_service
+from tests.ports import free_port
 from tests.storage.scripted import Answer, Scripted, scripted_server
 
 PLACE = ObjectPlace("s3", "bucket", "pg")
