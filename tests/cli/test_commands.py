@@ -129,6 +129,11 @@ def test_restore_says_how_to_start_the_copy(kept: Pgkeep) -> None:
         ("--lsn", "nonsense"),
         ("--time", "2026-11-20"),
         ("--time", "2026-11-20 14:00+01", "--latest"),
+        ("--standby", "--immediate"),
+        ("--standby", "--action", "promote"),
+        ("--standby", "--continue-archiving"),
+        ("--standby", "--primary", "host=db1 password=secret"),
+        ("--slot", "standby_1"),
     ],
     ids=" ".join,
 )

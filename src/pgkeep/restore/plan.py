@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pgkeep.postgres.recovery import Action, RecoveryTarget, render_target_value
+from pgkeep.postgres.standby import Standby
 from pgkeep.repository.catalogue import Backup
 from pgkeep.repository.wal_plan import WalPlan
 from pgkeep.restore.target import AskedTarget, latest
@@ -21,7 +22,8 @@ WalMode = Literal["fetch", "copied"]
 class RestoreOptions:
     """What the user wants. ``into`` is absolute. ``owner`` is a user's name.
 
-    ``tablespaces`` maps a tablespace's OID or name to the directory it shall have.
+    ``tablespaces`` maps a tablespace's OID or name to the directory it shall have. A ``standby``
+    goes on recovering; it has no target and no action.
     """
 
     into: Path
@@ -34,6 +36,12 @@ class RestoreOptions:
     jobs: int = 2
     owner: str | None = None
     tablespaces: Mapping[str, str] = field(default_factory=dict)
+    standby: Standby | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether what is restored must keep out of the way of the original."""
+        return not self.continue_archiving and self.standby is None
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,10 @@ class RestorePlan:
                 "value": render_target_value(resolution.target),
                 "inclusive": resolution.target.inclusive,
             },
-            "action": self.options.action,
+            "action": None if self.options.standby else self.options.action,
+            "standby": None
+            if self.options.standby is None
+            else {"primary": self.options.standby.primary, "slot": self.options.standby.slot},
             "reaches": resolution.reaches,
             "wal": [str(part) for part in resolution.wal.ranges],
             "wal_files": resolution.wal_files,
@@ -144,7 +155,7 @@ class RestorePlan:
                 {"oid": t.oid, "name": t.name, "was": t.was, "location": str(t.location)}
                 for t in self.tablespaces
             ],
-            "copy": not self.options.continue_archiving,
+            "copy": self.options.is_copy,
             "notes": [*self.notes, *resolution.notes],
             "warnings": [*self.warnings, *resolution.warnings],
         }

@@ -29,7 +29,7 @@ from pgkeep.restore.destination import (
 )
 from pgkeep.restore.live import original_runs, refuse_live_tablespaces
 from pgkeep.restore.pinning import pinned
-from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan
+from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, WalMode
 from pgkeep.restore.resolve import resolve
 from pgkeep.restore.search import WalReader
 from pgkeep.restore.steps import Restoration
@@ -88,6 +88,7 @@ def plan_restore(
         manifest.close()
     mode, reason = choose_wal_mode(access, repository, owner=owner, wanted=options.wal)
     notes = tuple(f"tablespace {t.name} goes to {t.location} (it was at {t.was})" for t in spaces)
+    warnings = _warnings_of_standby(options, mode, reason)
     return RestorePlan(
         options,
         resolution,
@@ -98,6 +99,22 @@ def plan_restore(
         resolution.wal_files * resolution.backup.head.wal_segment_size,
         free_bytes(options.into),
         notes,
+        warnings,
+    )
+
+
+def _warnings_of_standby(options: RestoreOptions, mode: WalMode, reason: str) -> tuple[str, ...]:
+    """What keeps a standby from following, said while it can still be changed."""
+    if options.standby is None or mode == "fetch":
+        return ()
+    if options.standby.primary:
+        return (
+            f"The standby gets no more from the archive than is copied now ({reason}). It must "
+            "reach its primary before that removes the WAL that comes next; --slot makes it wait.",
+        )
+    return (
+        f"The standby stands still where the copied WAL ends ({reason}): it has no primary, and "
+        "no command that fetches. Give it --primary, or what --wal fetch needs.",
     )
 
 
@@ -139,7 +156,7 @@ def run_restore(
             owner=plan.owner,
             original_port=int(work.server_facts.get("port") or 5432) if running else None,
         ),
-        () if plan.options.continue_archiving else work.adopt,
+        work.adopt,
         running,
         tuple(work.failed_pages),
     )

@@ -17,6 +17,7 @@ from pgkeep.postgres.conf import parse_conf, remove_recovery_settings, set_setti
 from pgkeep.postgres.control import ControlFile
 from pgkeep.postgres.exclusions import COPIED_WAL_DIRECTORY, COPY_MARK
 from pgkeep.postgres.recovery import copy_settings, raised_limits, recovery_settings
+from pgkeep.postgres.standby import standby_settings
 from pgkeep.restore.commands import ADOPT_CONF
 from pgkeep.restore.extras import Extras
 from pgkeep.restore.plan import FetchAccess, RestorePlan
@@ -50,9 +51,14 @@ def fetch_command(into: Path, access: FetchAccess, plan: RestorePlan) -> str:
     PostgreSQL takes any code from 1 to 125 for "not in the archive" and ends recovery. A Python
     that fails to start says 1, and a shell that does not find it 127. So pgkeep says "absent" with
     a code of its own, and all that is not success becomes 200, which stops the server instead.
+
+    A standby asks again for what it did not get. To it nothing but success is ever said in any
+    other way than "not now", and what it asks for is no matter of a plan.
     """
     words = [*access.program, "--config", str(into / FETCH_CONFIG), "wal-fetch"]
     quoted = " ".join(shlex.quote(word) for word in words).replace("%", "%%")
+    if plan.options.standby is not None:
+        return f"{quoted} %f %p; case $? in 0) exit 0;; *) exit 1;; esac"
     return (
         f"{quoted} %f %p --plan {plan.resolution.wal} --absent-exit={ABSENT_EXIT}; "
         f"case $? in 0) exit 0;; {ABSENT_EXIT}) exit 1;; *) exit 200;; esac"
@@ -87,26 +93,38 @@ def write_settings(
     """
     major = plan.resolution.backup.head.postgres_major
     before = extras.read(AUTO_CONF) or ""
-    settings = dict(
-        recovery_settings(
-            plan.resolution.target,
-            plan.resolution.timeline,
-            restore_command=commands[0],
-            action=plan.options.action,
-            recovery_end_command=commands[1],
-        )
-    )
-    copy = not plan.options.continue_archiving
+    settings = dict(_recovery(plan, commands))
+    copy = plan.options.is_copy
     if copy:
         settings |= dict(copy_settings(major))
     settings |= dict(raised_limits(control, _configured_limits(extras, before)))
     extras.write_text(AUTO_CONF, set_settings(remove_recovery_settings(before), settings))
-    extras.write("recovery.signal", b"")
-    for stale in ("standby.signal", "postmaster.pid", "postmaster.opts"):
+    standby = plan.options.standby is not None
+    extras.write("standby.signal" if standby else "recovery.signal", b"")
+    other = "recovery.signal" if standby else "standby.signal"
+    for stale in (other, "postmaster.pid", "postmaster.opts"):
         extras.forget(stale)
     if copy:
         extras.write_text(ADOPT_CONF, adopt_conf(before))
     return settings
+
+
+def _recovery(plan: RestorePlan, commands: tuple[str, str]) -> list[tuple[str, str]]:
+    options = plan.options
+    if options.standby is not None:
+        return standby_settings(
+            options.standby,
+            options.timeline,
+            restore_command=commands[0],
+            recovery_end_command=commands[1],
+        )
+    return recovery_settings(
+        plan.resolution.target,
+        plan.resolution.timeline,
+        restore_command=commands[0],
+        action=options.action,
+        recovery_end_command=commands[1],
+    )
 
 
 def adopt_conf(before: str) -> str:

@@ -210,7 +210,7 @@ class Restoration:
         return None
 
     def _mark_copy(self, extras: Extras) -> None:
-        if self.plan.options.continue_archiving:
+        if not self.plan.options.is_copy:
             return
         pg_ctl = find_pg_ctl(self._head.postgres_major)
         self.adopt = adopt_commands(self._into, pg_ctl, owner=self.plan.owner)

@@ -18,6 +18,7 @@ from pgkeep.storage.fallback import stores_of
 from pgkeep.units import format_duration, format_size, show_moment
 
 if TYPE_CHECKING:
+    from pgkeep.postgres.standby import Standby
     from pgkeep.repository.identity import Repository
     from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan
     from pgkeep.restore.run import RestoreReport
@@ -30,6 +31,10 @@ EXAMPLES = (
         "as it was at a moment",
     ),
     ("pgkeep restore --into /srv/back --latest --dry-run", "only say what would be done"),
+    (
+        "pgkeep restore --into /srv/standby --standby --primary 'host=db1 user=replicator'",
+        "a new standby",
+    ),
 )
 ACTIONS = ("promote", "pause", "shutdown")
 WAL_MODES = ("fetch", "copied")
@@ -58,15 +63,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--action",
         choices=ACTIONS,
-        default="promote",
         metavar="ACTION",
-        help="when the target is reached: promote, pause or shutdown (promote)",
+        help="when the target is reached: promote (the default), pause or shutdown",
     )
     group.add_argument(
         "--continue-archiving",
         action="store_true",
         help="it takes the original's place, and archives as the original did",
     )
+    group.add_argument(
+        "--standby", action="store_true", help="it follows the original, until it is promoted"
+    )
+    group.add_argument(
+        "--primary", metavar="CONNINFO", help="whom the standby streams from: 'host=db1 user=repl'"
+    )
+    group.add_argument("--slot", metavar="NAME", help="the standby's slot on the primary")
     group = parser.add_argument_group("how")
     group.add_argument("--jobs", metavar="N", help="workers (PGKEEP_JOBS; one a core)")
     group.add_argument(
@@ -120,18 +131,44 @@ def restore_options(settings: Settings, args: Namespace) -> RestoreOptions:
         raise UsageError(
             f"{args.timeline!r} is not a timeline.", remedy="Write its number, for example 2."
         )
+    standby = _standby(args)
     return RestoreOptions(
         into=Path(args.into).absolute(),
         target=asked_target(args),
         timeline=int(args.timeline) if args.timeline else None,
         backup=args.backup,
-        action=args.action,
+        action=args.action or "promote",
         continue_archiving=args.continue_archiving,
         wal=args.wal,
         jobs=settings.jobs,
         owner=args.owner,
         tablespaces=dict(_tablespace(text) for text in args.tablespace),
+        standby=standby,
     )
+
+
+def _standby(args: Namespace) -> Standby | None:
+    from pgkeep.postgres.standby import Standby
+
+    if not args.standby:
+        if args.primary or args.slot:
+            raise UsageError("--primary and --slot go with --standby.")
+        return None
+    no_sense = [
+        name
+        for name in ("time", "lsn", "xid", "name", "immediate", "action", "continue_archiving")
+        if getattr(args, name)
+    ]
+    if no_sense:
+        raise UsageError(
+            f"--{no_sense[0].replace('_', '-')} does not go with --standby.",
+            why="A standby follows the original until it is promoted, and has no target.",
+            remedy="Leave one of the two out.",
+        )
+    try:
+        return Standby(args.primary or "", args.slot or "")
+    except ValueError as error:
+        raise UsageError(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
 
 
 def _tablespace(text: str) -> tuple[str, str]:
@@ -213,15 +250,13 @@ def run(context: Context, args: Namespace) -> int:
 
 
 def _render_plan(context: Context, plan: RestorePlan) -> None:
-    from pgkeep.restore.plan import describe_target
-
     resolution, head = plan.resolution, plan.resolution.backup.head
     wal = "copied there beforehand" if plan.wal_mode == "copied" else "fetched by the server"
     rows = [
         (
             "Plan",
             f"backup {head.backup} ({head.kind}), then WAL of timeline {resolution.timeline} "
-            f"to {describe_target(plan.options.target.target)}",
+            f"to {_where_to(plan)}",
         ),
         ("Reaches", show_moment(resolution.reaches) if resolution.reaches else ""),
         (
@@ -237,28 +272,27 @@ def _render_plan(context: Context, plan: RestorePlan) -> None:
         context.output.say(line)
 
 
+def _where_to(plan: RestorePlan) -> str:
+    from pgkeep.restore.plan import describe_target
+
+    if plan.options.standby is None:
+        return describe_target(plan.options.target.target)
+    return "the end, and on for as long as it is a standby"
+
+
 def _warnings_before(context: Context, plan: RestorePlan) -> tuple[str, ...]:
     """The real run warns as it begins; a dry run has no such moment."""
     return (*plan.warnings, *plan.resolution.warnings) if context.args.dry_run else ()
 
 
 def _render_report(context: Context, report: RestoreReport) -> None:
-    from pgkeep.restore.plan import describe_target
-
     say = context.output.say
     options = report.plan.options
-    then = {
-        "promote": "accept writes",
-        "pause": "wait, readable, for a decision",
-        "shutdown": "shut down",
-    }
-    say(
-        f"Done in {format_duration(report.seconds)}. Once started, the cluster in {options.into} "
-        f"recovers to {describe_target(options.target.target)}, and will then "
-        f"{then[options.action]}."
-    )
+    say(f"Done in {format_duration(report.seconds)}. {_what_then(options)}")
     rows = [("start it", report.start)]
-    if options.continue_archiving:
+    if options.standby is not None:
+        say("Once promoted it archives as the original did, on a timeline of its own.")
+    elif options.continue_archiving:
         say("It takes the original's place, and archives as the original did.")
     else:
         say("It is a copy: it archives nothing and disturbs nobody.")
@@ -275,3 +309,20 @@ def _render_report(context: Context, report: RestoreReport) -> None:
         context.output.warn(
             f"{len(report.failed_pages)} pages were damaged when they were backed up: {shown}"
         )
+
+
+def _what_then(options: RestoreOptions) -> str:
+    from pgkeep.restore.plan import describe_target
+
+    once = f"Once started, the cluster in {options.into}"
+    if options.standby is not None:
+        primary = options.standby.primary
+        whom = f"its primary ({primary}) and the archive" if primary else "the archive"
+        return f"{once} follows {whom} until it is promoted."
+    then = {
+        "promote": "accept writes",
+        "pause": "wait, readable, for a decision",
+        "shutdown": "shut down",
+    }
+    target = describe_target(options.target.target)
+    return f"{once} recovers to {target}, and will then {then[options.action]}."
