@@ -30,6 +30,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("config", "Set up", "Show the effective settings and where each came from.", False),
     Command("backup", "Keep", "Make a base backup of the running server."),
     Command("wal-push", "Keep", "Archive one WAL file (the server's archive_command).", False),
+    Command("mark", "Keep", "Name this moment, to go back to it."),
     Command("copy", "Keep", "Make repositories alike, or move to another one."),
     Command("list", "Look", "List backups, and the moments one can go back to."),
     Command("show", "Look", "Show one backup in detail."),

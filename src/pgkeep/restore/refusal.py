@@ -64,12 +64,15 @@ def beyond_the_end(
     )
 
 
-def not_in_wal(target: RecoveryTarget, oldest: Backup, newest: Way) -> TargetNotReachable:
-    """No such transaction or restore point was found."""
+def not_in_wal(
+    target: RecoveryTarget, oldest: Backup, newest: Way, *, remembered: Sequence[str] = ()
+) -> TargetNotReachable:
+    """No such transaction or restore point was found; ``remembered`` are those that are known."""
+    known = f" Remembered restore points: {', '.join(remembered[-20:])}." if remembered else ""
     return TargetNotReachable(
         f"Cannot restore to {describe_target(target)}: it is not in the stored WAL.",
         why=f"WAL was searched from the start of backup {oldest.id} ({oldest.head.start_lsn}) up "
         f"to {newest.name(newest.segments[-1])}, along timeline {int(newest.history.timeline)}.",
         remedy="Check the number or name, and whether --timeline is the right one; or restore "
-        "to a moment with --time.",
+        f"to a moment with --time.{known}",
     )

@@ -31,6 +31,7 @@ from pgkeep.repository.catalogue import (
 )
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.marks import RestorePoint, read_restore_points
 from pgkeep.repository.wal_inventory import WalInventory, read_whole_inventory
 from pgkeep.restore.plan import Resolution, RestoreOptions, show_moment_exactly
 from pgkeep.restore.refusal import beyond_the_end, missing_wal, no_backup, not_in_wal
@@ -70,7 +71,9 @@ def resolve(
     segment_size = backups[-1].head.wal_segment_size
     inventory = read_whole_inventory(repository, layout, segment_size)
     reader = WalReader(repository, layout, segment_size, progress)
-    return _Resolver(reader, inventory, backups, options).run()
+    named = options.target.target.kind == "name"
+    points = read_restore_points(repository.store, layout) if named else []
+    return _Resolver(reader, inventory, backups, options, points).run()
 
 
 class _Resolver:
@@ -80,7 +83,9 @@ class _Resolver:
         inventory: WalInventory,
         backups: Sequence[Backup],
         options: RestoreOptions,
+        points: Sequence[RestorePoint] = (),
     ) -> None:
+        self._points = points
         self._reader, self._inventory = reader, inventory
         self._options, self._target = options, options.target.target
         self._backups = sorted(backups, key=lambda backup: backup.ended)
@@ -293,14 +298,40 @@ class _Resolver:
         return backup, way, found._replace(notes=(note,))
 
     def _event(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
-        """A transaction or a restore point: searched from the newest backup, then before it.
+        """A transaction or a restore point.
+
+        One that is remembered is looked for where it is said to be first, which spares reading all
+        WAL from the newest backup to the end.
+        """
+        remembered = self._before_remembered(history, usable)
+        found = self._search(history, usable, remembered) if remembered else None
+        found = found or self._search(history, usable, usable)
+        if found is not None:
+            return found
+        newest = self._way(history, usable[-1])
+        if newest.hole is not None:
+            raise missing_wal(self._reader, self._target, newest, newest.hole, usable)
+        names = dict.fromkeys(point.name for point in self._points)
+        raise not_in_wal(self._target, usable[0], newest, remembered=list(names))
+
+    def _before_remembered(self, history: TimelineHistory, usable: list[Backup]) -> list[Backup]:
+        """Backups from which the remembered restore point of this name is reached."""
+        for point in self._points:
+            if point.name == self._target.value and history.contains(point.timeline, point.lsn):
+                return [one for one in usable if one.stop_lsn <= point.lsn]
+        return []
+
+    def _search(
+        self, history: TimelineHistory, usable: list[Backup], candidates: list[Backup]
+    ) -> tuple[Backup, Way, _Found] | None:
+        """From the newest candidate to the end, then from each before it up to that.
 
         Recovery stops at the first such record it meets. If that comes before the backup is
         consistent, the backup is of no use here, and an older one is.
         """
         wanted = self._wanted_event()
         beyond: int | None = None
-        for backup in reversed(usable):
+        for backup in reversed(candidates):
             way = self._way(history, backup)
             end = len(way.segments) if beyond is None else (way.index_of(beyond) or 0) + 2
             event = find_event(
@@ -309,10 +340,7 @@ class _Resolver:
             if event is not None and event.lsn >= backup.stop_lsn:
                 return self._with_good_backup(history, usable, backup, event)
             beyond = way.number_of(backup.stop_lsn)
-        newest = self._way(history, usable[-1])
-        if newest.hole is not None:
-            raise missing_wal(self._reader, self._target, newest, newest.hole, usable)
-        raise not_in_wal(self._target, usable[0], newest)
+        return None
 
     def _with_good_backup(
         self, history: TimelineHistory, usable: list[Backup], backup: Backup, event: WalEvent
