@@ -6,27 +6,24 @@ stays unknown, and such pages count as changed: nothing that is missing here mak
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from pgkeep.backup.hash_cache import HashReader, HashWriter
 from pgkeep.backup.parent_maps import ParentMaps
-from pgkeep.errors import DamagedObject, LocalIOError, ObjectNotFound
+from pgkeep.errors import LocalIOError
 from pgkeep.postgres.page import HASH_SIZE, scan_pages
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import FileRow
 from pgkeep.repository.map import HOLE
 from pgkeep.repository.map_rows import MapRows, PackKey
-from pgkeep.repository.pack import PackIndex, PackInfo, fetch_index
+from pgkeep.repository.pack import PackInfo
+from pgkeep.repository.pack_indexes import PackIndexes
 from pgkeep.seal.keyring import PageHashKey
 
 _REQUESTS = 8
-_KEPT_INDEXES = 256  # 150 KB each
 
 
 def rebuild_hashes(
@@ -47,7 +44,7 @@ def rebuild_hashes(
     """
     identity = repository.keyring.repository_id.hex()
     writer = HashWriter(folder, attempt, repository_id=identity, key=key)
-    indexes = _Indexes(repository, layout, packs, key)
+    indexes = PackIndexes(repository, layout, packs, key)
     zero = scan_pages(bytes(page_size), key=key.key, page_size=page_size, verify=False).hashes
 
     def add(row: FileRow) -> None:
@@ -76,7 +73,7 @@ def rebuild_hashes(
     return found
 
 
-def _hashes_of(rows: MapRows, indexes: _Indexes, zero: bytes, page_size: int) -> bytes:
+def _hashes_of(rows: MapRows, indexes: PackIndexes, zero: bytes, page_size: int) -> bytes:
     pages = -(-rows.size_bytes // page_size)
     hashes = bytearray(pages * HASH_SIZE)
     for first, count, frame, inside in rows.extents.T.tolist():
@@ -89,56 +86,3 @@ def _hashes_of(rows: MapRows, indexes: _Indexes, zero: bytes, page_size: int) ->
             known = indexes.hashes(rows.packs[pack], int(number), inside, count)
         hashes[at : at + len(known)] = known
     return bytes(hashes)
-
-
-class _Indexes:
-    """Pack indexes, the last few of them kept. May be used by many threads."""
-
-    def __init__(
-        self,
-        repository: Repository,
-        layout: Layout,
-        packs: dict[PackKey, PackInfo],
-        key: PageHashKey,
-    ) -> None:
-        self._repository, self._layout, self._packs, self._key = repository, layout, packs, key
-        self._kept: OrderedDict[PackKey, tuple[PackIndex, Any] | None] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def hashes(self, pack: PackKey, frame: int, inside: int, count: int) -> bytes:
-        """The hashes of some pages of a frame; empty when they are not known."""
-        with self._lock:
-            is_kept = pack in self._kept
-            entry = self._kept.get(pack)
-            if is_kept:
-                self._kept.move_to_end(pack)
-        if not is_kept:
-            entry = self._read(pack)
-            with self._lock:
-                self._kept[pack] = entry
-                while len(self._kept) > _KEPT_INDEXES:
-                    self._kept.popitem(last=False)
-        if entry is None:
-            return b""
-        index, starts = entry
-        if frame >= len(index.pages) or inside + count > index.pages[frame]:
-            return b""
-        at = (int(starts[frame]) + inside) * HASH_SIZE
-        return index.hashes[at : at + count * HASH_SIZE]
-
-    def _read(self, pack: PackKey) -> tuple[PackIndex, Any] | None:
-        import numpy as np
-
-        info = self._packs.get(pack)
-        if info is None:
-            return None
-        try:
-            index = fetch_index(
-                self._repository.store, self._repository.keyring, info, self._layout
-            )
-        except (DamagedObject, ObjectNotFound):
-            return None
-        if (index.hash_kind, index.hash_shown) != (self._key.kind, self._key.shown):
-            return None
-        starts = np.concatenate(([0], np.cumsum(np.array(index.pages, dtype=np.int64))))
-        return index, starts

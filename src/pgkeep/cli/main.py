@@ -28,8 +28,8 @@ EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143
 # What a person needs to know of what was begun.
 _AFTER_A_STOP = {
     "backup": "No backup was made, and nothing unfinished is listed; run the command again.",
-    "restore": "If files were written already, no server starts them: remove the directory, then "
-    "run the command again.",
+    "restore": "If files were written already, no server starts them: run the command again with "
+    "--delta, or remove the directory first.",
     "demo": "Its servers are stopped, and its folder is removed.",
 }
 

@@ -30,7 +30,8 @@ REGION_BYTES = 4 << 20
 HOLE_BYTES = 64 << 10
 """Zeros of at least this length, between whole blocks, are left out; the file is sparse there."""
 
-_NO_FRAME = -1
+NO_FRAME = -1
+"""In place of a frame: the page is zeros."""
 
 
 class Piece(NamedTuple):
@@ -116,8 +117,8 @@ class Assembler:
 
     def _fill(self, part: FilePart, start: int, end: int) -> Any:
         """Put all live pages of [start, end) into the region; returns the frame of each page."""
-        owner, inside = _by_page(part, start, end)
-        present = _distinct(owner)
+        owner, inside = by_page(part, start, end)
+        present = distinct(owner)
         direct = self._direct(present, owner, start)
         held = [frame for frame in present if frame in self._held]
         apart = [frame for frame in present if frame not in direct and frame not in self._held]
@@ -143,7 +144,7 @@ class Assembler:
         ]
         fitting = [place for place in places if place[1] >= 0 and place[1] + place[2] <= room]
         if len(fitting) > 1:
-            last = np.full(room, _NO_FRAME)
+            last = np.full(room, NO_FRAME)
             for frame, at, count in fitting:
                 last[at : at + count] = frame
             can = np.zeros(len(frames.number) + 1, dtype=bool)
@@ -205,11 +206,11 @@ def _next_data(part: FilePart, page: int) -> int:
     return min(max(int(part.first[row]), page), part.end) if row < len(part.first) else part.end
 
 
-def _by_page(part: FilePart, start: int, end: int) -> tuple[Any, Any]:
+def by_page(part: FilePart, start: int, end: int) -> tuple[Any, Any]:
     """For each page of [start, end) its frame, and its place in that."""
     import numpy as np
 
-    owner = np.full(end - start, _NO_FRAME)
+    owner = np.full(end - start, NO_FRAME)
     inside = np.zeros(end - start, dtype=np.int64)
     rows = slice(_row_from(part, start), int(part.first.searchsorted(end)))
     first = np.maximum(part.first[rows], start)
@@ -222,17 +223,18 @@ def _by_page(part: FilePart, start: int, end: int) -> tuple[Any, Any]:
     return owner, inside
 
 
-def _distinct(owner: Any) -> list[int]:
+def distinct(owner: Any) -> list[int]:
+    """The frames that :func:`by_page` found."""
     import numpy as np
 
     found: list[int] = np.unique(owner).tolist()
-    return found[1:] if found[0] == _NO_FRAME else found
+    return found[1:] if found[0] == NO_FRAME else found
 
 
 def _runs_of_zeros(owner: Any) -> list[tuple[int, int]]:
     """[start, end) of the pages that are in no frame."""
     import numpy as np
 
-    zeros = np.concatenate(([False], owner == _NO_FRAME, [False]))
+    zeros = np.concatenate(([False], owner == NO_FRAME, [False]))
     edges = np.flatnonzero(zeros[1:] != zeros[:-1]).reshape(-1, 2)
     return [(start, end) for start, end in edges.tolist()]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pgkeep.errors import DirectoryNotEmpty, LocalIOError, UsageError
+from pgkeep.postgres.exclusions import WAL_DIRECTORY
 from pgkeep.repository.manifest import Manifest, Tablespace
 from pgkeep.restore.plan import Owner, PlacedTablespace
 from pgkeep.restore.syncing import unwritable
@@ -38,11 +39,12 @@ def check_empty(path: Path) -> None:
         return
     why = f"It holds {len(names)} entries, {names[0]!r} among them."
     if Path(path, UNFINISHED_CONTROL).exists():
-        why = "It holds a restore that was broken off; no server starts from it."
+        why = "It holds a restore that was broken off: no server starts from it; --delta goes on."
     raise DirectoryNotEmpty(
         f"{path} is not empty, and was left as it is.",
         why=why,
-        remedy="Restore into a new directory, or remove what is there if nobody needs it.",
+        remedy="Restore into a new directory, or remove what is there if nobody needs it. If it is "
+        "this cluster's own directory, --delta restores over it.",
         path=path,
     )
 
@@ -119,11 +121,16 @@ def check_free(path: Path, needed: int, *, exactly: Callable[[], int] | None = N
 
 
 def place_tablespaces(
-    into: Path, tablespaces: Sequence[Tablespace], wanted: Mapping[str, str]
+    into: Path,
+    tablespaces: Sequence[Tablespace],
+    wanted: Mapping[str, str],
+    *,
+    standing: Mapping[int, Path],
 ) -> tuple[PlacedTablespace, ...]:
     """Where each tablespace goes: beside the new directory unless told, never where it was.
 
-    (The original may be alive on this very host, and its tablespaces with it.)
+    (The original may be alive on this very host, and its tablespaces with it.) ``standing`` are
+    those, by OID, that the directory which is restored over has itself: they stay.
     Raises ``UsageError`` for a name that the backup does not have, ``DirectoryNotEmpty``.
     """
     known = {str(t.oid) for t in tablespaces} | {t.name for t in tablespaces}
@@ -137,8 +144,11 @@ def place_tablespaces(
     for space in tablespaces:
         told = wanted.get(str(space.oid)) or wanted.get(space.name)
         beside = into.parent / f"{into.name}.tablespaces" / str(space.oid)
-        location = Path(os.path.abspath(told)) if told else beside  # noqa: PTH100
-        check_empty(location)
+        location = standing.get(space.oid, beside)
+        if told:
+            location = Path(os.path.abspath(told))  # noqa: PTH100
+        if location != standing.get(space.oid):
+            check_empty(location)
         placed.append(PlacedTablespace(space.oid, space.name, space.location, location))
     return tuple(placed)
 
@@ -181,7 +191,9 @@ class Maker:
         """A directory below one of ours."""
         try:
             path.mkdir(mode, exist_ok=True)
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            # WAL may lie on a disk of its own in a directory that is restored over.
+            follow = 0 if path.name == WAL_DIRECTORY else os.O_NOFOLLOW
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | follow)
             try:
                 self.own(handle)
                 os.fchmod(handle, mode & 0o777)
@@ -190,6 +202,16 @@ class Maker:
         except OSError as error:
             raise unwritable(path, error) from error
         self.made.append(path)
+
+    def link(self, path: Path, target: Path) -> None:
+        """A link, the owner's; one that is there leads to the same place."""
+        try:
+            if not path.is_symlink():
+                path.symlink_to(target)
+            if self._owner.change:
+                os.lchown(path, self._owner.uid, self._owner.gid)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     def remove(self, path: Path) -> None:
         """Take back a directory, with all that lies in it."""
@@ -220,15 +242,12 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directories(
-    into: Path,
-    manifest: Manifest,
-    tablespaces: Sequence[PlacedTablespace],
-    *,
-    owner: Owner,
-) -> Maker:
-    """All directories of the backup, and the links to tablespaces. Raises ``LocalIOError``."""
-    maker = Maker(owner)
-    maker.root(into)
+    maker: Maker, into: Path, manifest: Manifest, tablespaces: Sequence[PlacedTablespace]
+) -> None:
+    """All directories of the backup, and the links to tablespaces; those that are there stay.
+
+    Raises ``LocalIOError``.
+    """
     links = {f"pg_tblspc/{space.oid}": space for space in tablespaces}
     directories = manifest.directories()
     inside = [d for d in directories if "/".join(d[0].split("/")[:2]) not in links]
@@ -236,16 +255,10 @@ def make_directories(
         maker.directory(into / path, mode)
     for name, space in links.items():
         maker.root(space.location)
-        try:
-            (into / name).symlink_to(space.location)
-            if owner.change:
-                os.lchown(into / name, owner.uid, owner.gid)
-        except OSError as error:
-            raise unwritable(into / name, error) from error
+        maker.link(into / name, space.location)
     for path, mode in directories:
         if (path, mode) not in inside and path not in links:
             maker.directory(into / path, mode)
-    return maker
 
 
 def _named(name: str) -> Owner:

@@ -29,8 +29,10 @@ from pathlib import Path
 
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.pack_indexes import PackIndexes
 from pgkeep.restore import crc
-from pgkeep.restore.assembling import Assembler, region_pages
+from pgkeep.restore.assembling import Assembler, Piece, region_pages
+from pgkeep.restore.comparing import Comparer
 from pgkeep.restore.fetching import FrameSource, Packs
 from pgkeep.restore.maps import MapReader
 from pgkeep.restore.syncing import Syncer, unwritable
@@ -38,13 +40,15 @@ from pgkeep.restore.units import FilePart, Unit, tasks_of
 from pgkeep.storage.direct import write_at
 
 _THREADS_PER_JOB = 2
+_ZEROS = memoryview(bytes(256 << 10))
 
 
 class Lander:
     """Writes all files of ``maps`` with ``jobs`` threads.
 
     ``place`` says where a file goes (an absolute path; the file is made here), by its number in
-    ``maps.files``. ``advance`` is told of bytes that are done, holes too, from any thread.
+    ``maps.files``. With ``over`` files may stand there, and what is the same in them stays.
+    ``advance`` is told of bytes that are done, holes too, from any thread.
     ``checksums`` and ``written_bytes`` (without holes) say afterwards what was written.
     """
 
@@ -56,14 +60,16 @@ class Lander:
         *,
         place: Callable[[int], Path],
         own: Callable[[int], None],
+        over: bool = False,
         advance: Callable[[int], None],
     ) -> None:
         self._repository, self._layout = repository, layout
         self._maps, self._place, self._own = maps, place, own
-        self._advance = advance
+        self._advance, self._over = advance, over
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._cut: set[int] = set()
+        self._standing: set[int] = set()
         self.checksums = array("I", bytes(4 * len(maps.files)))
         self.written_bytes = 0
 
@@ -80,13 +86,18 @@ class Lander:
             closing(self._tasks()) as tasks,
         ):
             shares = _Shares(tasks, threads)
+            indexes = self._indexes() if self._over else None
 
             def work(number: int) -> None:
                 worker = _Worker(self, packs, syncer, page_size=self._maps.page_size)
+                comparer = self._comparer(indexes) if indexes is not None else None
                 try:
-                    unit = shares.next(number)
+                    units = iter(lambda: shares.next(number), None)
+                    if comparer is not None:
+                        units = (one for all_ in units for one in worker.differing(all_, comparer))
+                    unit = next(units, None)
                     while unit is not None:
-                        following = shares.next(number)
+                        following = next(units, None)
                         worker.land(unit, following)
                         unit = following
                 except BaseException:
@@ -109,6 +120,15 @@ class Lander:
 
     def path(self, part: FilePart) -> Path:
         return self._place(part.file)
+
+    def stands(self, part: FilePart) -> None:
+        """The file of this part was there before."""
+        with self._lock:
+            self._standing.add(part.file)
+
+    def is_hole(self, part: FilePart) -> bool:
+        """Whether what is not written of the file is zeros."""
+        return part.file not in self._standing
 
     def open(self, part: FilePart, path: Path) -> int:
         """The file, made if nobody has made it yet. Raises ``OSError``."""
@@ -140,7 +160,11 @@ class Lander:
 
     def _make(self, part: FilePart, path: Path) -> int:
         mode = self._maps.files[part.file].mode & 0o777
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_NOFOLLOW
+        if part.file in self._standing:
+            _let_write(path)
+        else:
+            flags |= os.O_CREAT | os.O_EXCL
         # Threads that make files in one directory would spin on its inode's lock.
         with self._making:
             handle = os.open(path, flags, mode)
@@ -152,6 +176,22 @@ class Lander:
             os.close(handle)
             raise
         return handle
+
+    def _indexes(self) -> PackIndexes:
+        key = self._repository.keyring.page_hash_key()
+        return PackIndexes(self._repository, self._layout, self._maps.packs, key)
+
+    def _comparer(self, indexes: PackIndexes) -> Comparer:
+        return Comparer(indexes, indexes.key, page_size=self._maps.page_size)
+
+
+def _let_write(path: Path) -> None:
+    """A file that stands there may forbid its owner to write."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(handle, 0o600)
+    finally:
+        os.close(handle)
 
 
 class _Shares:
@@ -189,6 +229,54 @@ class _Worker:
         self._source = FrameSource(packs)
         self._assembler = Assembler(self._source, page_size=page_size)
 
+    def differing(self, unit: Unit, comparer: Comparer) -> list[Unit]:
+        """What of a unit is to be written; the rest stands there, and is made durable."""
+        parts = [one for part in unit.parts for one in self._differing(unit, part, comparer)]
+        if unit.bundled:
+            return [unit._replace(parts=parts)] if parts else []
+        # Each by itself: frames are fetched in the order of one part's pages.
+        return [unit._replace(parts=[part]) for part in parts]
+
+    def _differing(self, unit: Unit, part: FilePart, comparer: Comparer) -> list[FilePart]:
+        path = self._lander.path(part)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return [part]
+        except OSError as error:
+            raise unwritable(path, error) from error
+        self._lander.stands(part)
+        wanted: list[FilePart] = []
+        try:
+            for start, end, checksum in comparer.regions(unit.frames, part, handle):
+                if checksum is not None:
+                    self._keep(part, start, end, checksum)
+                elif wanted and wanted[-1].end == start:
+                    wanted[-1] = wanted[-1]._replace(end=end)
+                else:
+                    wanted.append(part._replace(start=start, end=end, whole=False))
+        except OSError as error:
+            raise unwritable(path, error) from error
+        finally:
+            os.close(handle)
+        if not wanted:
+            self._settle(part, path)
+        return wanted
+
+    def _keep(self, part: FilePart, start: int, end: int, checksum: int) -> None:
+        end_byte = min(end * self._page_size, part.size_bytes)
+        beyond = part.size_bytes - end_byte
+        self._lander.note(part, checksum=checksum, beyond=beyond, written_bytes=0)
+        self._lander.advance(end_byte - start * self._page_size)
+
+    def _settle(self, part: FilePart, path: Path) -> None:
+        """Nothing is written to this part, but length, mode and owner may be others."""
+        try:
+            handle = self._lander.open(part, path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        self._syncer.hand_over(handle, path)
+
     def land(self, unit: Unit, following: Unit | None) -> None:
         """Write the files of ``unit``, while what ``following`` begins with is on its way."""
         self._assembler.begin(unit)
@@ -215,6 +303,8 @@ class _Worker:
         for piece in self._assembler.pieces(part):
             if piece.data is None:
                 checksum = crc.with_zeros(checksum, piece.length)
+                if not self._lander.is_hole(part):
+                    self._write_zeros(piece, handle, path)
             else:
                 try:
                     write_at(handle, piece.data, piece.offset)
@@ -225,3 +315,11 @@ class _Worker:
             self._lander.advance(piece.length)
         beyond = part.size_bytes - min(part.end * self._page_size, part.size_bytes)
         self._lander.note(part, checksum=checksum, beyond=beyond, written_bytes=written)
+
+    def _write_zeros(self, piece: Piece, handle: int, path: Path) -> None:
+        try:
+            for start in range(0, piece.length, len(_ZEROS)):
+                part = _ZEROS[: piece.length - start]
+                write_at(handle, part, piece.offset + start)
+        except OSError as error:
+            raise unwritable(path, error) from error

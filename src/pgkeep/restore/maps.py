@@ -69,7 +69,7 @@ class MapReader:
         self._repository, self._layout = repository, layout
         self.files, self.page_size = files, manifest.head.page_size
         self._by_id = manifest.packs()
-        self._known = {(pack.attempt, pack.number): pack for pack in self._by_id.values()}
+        self.packs = {(pack.attempt, pack.number): pack for pack in self._by_id.values()}
 
     def blocks(self, wanted: Iterable[int] | None = None) -> Generator[FileBlock]:
         """Every block that has a map of a wanted file (of any file), as the manifest orders them.
@@ -154,7 +154,7 @@ class MapReader:
             if block.path(slot) != file.path or sizes[slot] != file.size_bytes:
                 raise damaged(name, f"slot {slot} of a map block is not the map of {file.path}")
         slots = [file.map_slot for file in files]
-        return FileBlock(name, block, numbers, slots, self._known)
+        return FileBlock(name, block, numbers, slots, self.packs)
 
     def _pack_of(self, file: FileRow) -> PackInfo:
         pack = self._by_id.get(file.map_pack)

@@ -23,7 +23,8 @@ class RestoreOptions:
     """What the user wants. ``into`` is absolute. ``owner`` is a user's name.
 
     ``tablespaces`` maps a tablespace's OID or name to the directory it shall have. A ``standby``
-    goes on recovering; it has no target and no action.
+    goes on recovering; it has no target and no action. With ``delta`` the directory may hold the
+    cluster already, and what is the same stays.
     """
 
     into: Path
@@ -37,6 +38,7 @@ class RestoreOptions:
     owner: str | None = None
     tablespaces: Mapping[str, str] = field(default_factory=dict)
     standby: Standby | None = None
+    delta: bool = False
 
     @property
     def is_copy(self) -> bool:
@@ -112,6 +114,8 @@ class RestorePlan:
     free_bytes: int
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    over: bool = False
+    """Whether something stands there that is compared with the backup."""
 
     @property
     def write_bytes(self) -> int:
@@ -156,6 +160,7 @@ class RestorePlan:
                 for t in self.tablespaces
             ],
             "copy": self.options.is_copy,
+            "delta": self.over,
             "notes": [*self.notes, *resolution.notes],
             "warnings": [*self.warnings, *resolution.warnings],
         }

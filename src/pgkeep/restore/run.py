@@ -31,6 +31,7 @@ from pgkeep.restore.live import original_runs, refuse_live_tablespaces
 from pgkeep.restore.pinning import pinned
 from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, WalMode
 from pgkeep.restore.resolve import resolve
+from pgkeep.restore.reuse import check_reusable, existing_tablespaces, holds_something
 from pgkeep.restore.search import WalReader
 from pgkeep.restore.steps import Restoration
 
@@ -75,7 +76,11 @@ def plan_restore(
     ``NoSuchBackup``, ``DirectoryNotEmpty``), ``UsageError``, ``LocalIOError``, ``IdentityNeeded``,
     and what the store raises.
     """
-    check_empty(options.into)
+    over = options.delta and holds_something(options.into)
+    if over:
+        check_reusable(options.into, layout.system_identifier)
+    else:
+        check_empty(options.into)
     owner = find_owner(options.into, options.owner)
     resolution = resolve(repository, layout, options, progress=progress)
     manifest = load_manifest(repository, layout, resolution.backup)
@@ -83,11 +88,18 @@ def plan_restore(
     reader = WalReader(repository, layout, segment_size, progress)
     try:
         refuse_live_tablespaces(reader, resolution, manifest.facts().get("server", {}))
-        spaces = place_tablespaces(options.into, linked_tablespaces(manifest), options.tablespaces)
+        spaces = place_tablespaces(
+            options.into,
+            linked_tablespaces(manifest),
+            options.tablespaces,
+            standing=existing_tablespaces(options.into) if over else {},
+        )
     finally:
         manifest.close()
     mode, reason = choose_wal_mode(access, repository, owner=owner, wanted=options.wal)
     notes = tuple(f"tablespace {t.name} goes to {t.location} (it was at {t.was})" for t in spaces)
+    if over:
+        notes = ("what stands there is compared, and only what differs is written", *notes)
     warnings = _warnings_of_standby(options, mode, reason)
     return RestorePlan(
         options,
@@ -100,6 +112,7 @@ def plan_restore(
         free_bytes(options.into),
         notes,
         warnings,
+        over,
     )
 
 

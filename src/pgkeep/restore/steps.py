@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pgkeep import __version__
@@ -23,7 +23,7 @@ from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import OUTSIDE, FileRow, Manifest
-from pgkeep.restore import steering
+from pgkeep.restore import reuse, steering
 from pgkeep.restore.access import try_fetch
 from pgkeep.restore.backup_manifest import FILE_NAME, ManifestFile, build_backup_manifest
 from pgkeep.restore.binaries import find_pg_ctl
@@ -79,11 +79,16 @@ class Restoration:
         self.files = [row for row in self._manifest.files() if row.path not in _NEVER_PLACED]
         maps = MapReader(self._repository, self._layout, self._manifest, self.files)
         self.failed_pages = maps.failed_pages()
-        check_empty(self._into)
+        self._check_place()
         self._check_room(maps)
-        maker = make_directories(
-            self._into, self._manifest, self.plan.tablespaces, owner=self.plan.owner
-        )
+        maker = Maker(self.plan.owner)
+        maker.root(self._into)
+        if self.plan.over:
+            reuse.make_unusable(self._into)
+        reuse.mark_unfinished(self._into, self._layout.system_identifier, maker.own)
+        if self.plan.over:
+            self._clear()
+        make_directories(maker, self._into, self._manifest, self.plan.tablespaces)
         checksums = self._write_files(maker, maps)
         extras = Extras(self._into, maker)
         self._write_tablespace_map(extras)
@@ -95,15 +100,47 @@ class Restoration:
         self._write_backup_manifest(extras, checksums)
         progress.phase("making the last names durable")
         maker.sync()
+        reuse.unmark(self._into)
         self._finish()
 
     # -- files ------------------------------------------------------------------------------------
 
+    def _check_place(self) -> None:
+        """Again: some time has passed since the plan."""
+        if self.plan.over:
+            reuse.check_reusable(self._into, self._layout.system_identifier)
+        else:
+            check_empty(self._into)
+
+    def _clear(self) -> None:
+        self._progress.phase("removing what the backup does not have")
+        places = (self._place(number) for number in range(len(self.files)))
+        files = {str(place.relative_to(self._into)) for place in places}
+        folders = {path for path, _ in self._manifest.directories()}
+        for path in files:
+            folders.update(map(str, PurePosixPath(path).parents))
+        links = {f"pg_tblspc/{space.oid}": space.location for space in self.plan.tablespaces}
+        files |= {reuse.UNFINISHED_MARK, UNFINISHED_CONTROL}
+        for place in reuse.clear(self._into, reuse.Expected(files, folders, links)):
+            self._progress.warn(
+                f"The tablespace in {place} is not in the backup. Its files were left there."
+            )
+
     def _check_room(self, maps: MapReader) -> None:
         """Files are no larger than they look, so most restores need not know of their holes."""
         wal = self.plan.wal_bytes if self.plan.wal_mode == "copied" else 0
+        if self.plan.over:
+            check_free(self._into, sum(map(self._growth, range(len(self.files)))) + wal)
+            return
         most = sum(file.size_bytes for file in self.files) + wal
         check_free(self._into, most, exactly=lambda: maps.data_bytes() + wal)
+
+    def _growth(self, number: int) -> int:
+        try:
+            standing = self._place(number).lstat().st_size
+        except OSError:
+            standing = 0
+        return max(0, self.files[number].size_bytes - standing)
 
     def _write_files(self, maker: Maker, maps: MapReader) -> Sequence[int]:
         files = self.files
@@ -121,6 +158,7 @@ class Restoration:
             maps,
             place=self._place,
             own=maker.own,
+            over=self.plan.over,
             advance=self._progress.advance,
         )
         self._progress.phase(f"restoring {len(files)} files")

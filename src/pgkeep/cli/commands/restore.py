@@ -46,6 +46,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--into", required=True, metavar="DIR", help="the new data directory; must be empty or new"
     )
+    group.add_argument(
+        "--delta",
+        action="store_true",
+        help="DIR may hold this cluster, stopped, or an unfinished restore of it: what is the same "
+        "stays, what differs is written, and what the backup does not have is removed",
+    )
     group.add_argument("--dry-run", action="store_true", help="only say what would be done")
     group.add_argument(
         "--tablespace",
@@ -144,6 +150,7 @@ def restore_options(settings: Settings, args: Namespace) -> RestoreOptions:
         owner=args.owner,
         tablespaces=dict(_tablespace(text) for text in args.tablespace),
         standby=standby,
+        delta=args.delta,
     )
 
 

@@ -1,0 +1,206 @@
+"""Restoring over a directory that stands there: what is the same already is not written again.
+
+It must be a data directory of the very cluster that is restored, or an unfinished restore of it,
+and no server may run in it. Before anything else is touched ``global/pg_control`` gets a name that
+no server looks for; from then on until the end no server starts here, and the restore can be begun
+again at any point. What the backup does not have is removed: a server of the past would take what
+it finds of the future, WAL above all, for its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pgkeep.errors import DirectoryNotEmpty, LocalIOError, PgkeepError, RestoreError
+from pgkeep.postgres.control import CONTROL_PATH, parse_control_file
+from pgkeep.postgres.datadir import postmaster_running, read_control
+from pgkeep.postgres.exclusions import WAL_DIRECTORY
+from pgkeep.restore.destination import UNFINISHED_CONTROL, sync_directory
+from pgkeep.restore.syncing import unwritable
+
+UNFINISHED_MARK = "pgkeep.unfinished"
+_TABLESPACES = "pg_tblspc"
+
+
+class Expected(NamedTuple):
+    """What the directory shall hold: paths below it, with slashes.
+
+    ``links`` are the tablespaces: the link's path, and where it leads. Within those only
+    ``directories`` are looked at, for others may share the place.
+    """
+
+    files: Collection[str]
+    directories: Collection[str]
+    links: Mapping[str, Path]
+
+
+def holds_something(into: Path) -> bool:
+    """Whether there is a directory with anything in it."""
+    try:
+        return any(into.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unwritable(into, error) from error
+
+
+def check_reusable(into: Path, system_identifier: int) -> None:
+    """Raise unless this is a directory of that cluster in which no server runs.
+
+    ``DirectoryNotEmpty`` for anything else than such a directory, ``RestoreError`` while a server
+    runs in it, ``LocalIOError`` when it cannot be looked into.
+    """
+    running = postmaster_running(into)
+    if running is not None:
+        raise RestoreError(
+            f"A server runs in {into} (process {running}), and nothing was changed.",
+            remedy="Stop it first. If that is another program with the number of a server that "
+            f"crashed, remove {into}/postmaster.pid.",
+        )
+    found = _system_of(into)
+    if found == system_identifier:
+        return
+    why = "It is neither a data directory nor an unfinished restore."
+    if found is not None:
+        why = f"It belongs to system {found}, and the backup to system {system_identifier}."
+    raise DirectoryNotEmpty(
+        f"{into} is not a directory that --delta may change, and was left as it is.",
+        why=why,
+        remedy="Name the data directory of this cluster, or restore into a new one.",
+        path=into,
+    )
+
+
+def existing_tablespaces(into: Path) -> dict[int, Path]:
+    """Where the links in ``pg_tblspc`` lead, by OID."""
+    found = {}
+    try:
+        for entry in (into / _TABLESPACES).iterdir():
+            if entry.name.isdecimal() and entry.is_symlink() and entry.is_dir():
+                found[int(entry.name)] = Path(
+                    os.path.normpath(into / _TABLESPACES / entry.readlink())
+                )
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise unwritable(into / _TABLESPACES, error) from error
+    return found
+
+
+def mark_unfinished(into: Path, system_identifier: int, own: Callable[[int], None]) -> None:
+    """Say in the directory, durably, that a restore of this cluster is not done yet."""
+    path = into / UNFINISHED_MARK
+    content = {
+        "pgkeep": 1,
+        "system_identifier": str(system_identifier),
+        "meaning": "A restore into this directory has not come to its end, and no server starts "
+        "from it. Run pgkeep restore again, with --delta, or remove the directory.",
+    }
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            own(file.fileno())
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unwritable(path, error) from error
+    sync_directory(into)
+
+
+def unmark(into: Path) -> None:
+    """The restore is done, but for the name of ``pg_control``."""
+    try:
+        (into / UNFINISHED_MARK).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(into / UNFINISHED_MARK, error) from error
+    sync_directory(into)
+
+
+def make_unusable(into: Path) -> None:
+    """After this no server starts from the directory, and it is known again as what it was."""
+    control = into / CONTROL_PATH
+    try:
+        control.replace(into / UNFINISHED_CONTROL)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unwritable(control, error) from error
+    sync_directory(control.parent)
+
+
+def clear(into: Path, expected: Expected) -> list[str]:
+    """Remove all that is not expected, or is of another kind than a plain file or directory.
+
+    A ``pg_wal`` that is a link to another disk stays one. Returns where tablespaces lie that were
+    linked here and are not in the backup: their files are left. Raises ``LocalIOError``.
+    """
+    left: list[str] = []
+
+    def walk(path: str, place: Path) -> None:
+        with os.scandir(place) as entries:
+            for entry in list(entries):
+                look(f"{path}/{entry.name}" if path else entry.name, entry)
+
+    def look(path: str, entry: os.DirEntry[str]) -> None:
+        if path in expected.links:
+            if entry.is_symlink() and Path(entry.path).resolve() == expected.links[path].resolve():
+                look_into_tablespace(path, Path(entry.path))
+            else:
+                remove(entry)
+        elif path in expected.directories and _is_folder(path, entry):
+            walk(path, Path(entry.path))
+        elif not (path in expected.files and _is_plain(entry)):
+            if path.startswith(f"{_TABLESPACES}/") and entry.is_symlink():
+                left.append(str(Path(entry.path).readlink()))
+            remove(entry)
+
+    def look_into_tablespace(path: str, place: Path) -> None:
+        with os.scandir(place) as entries:
+            for entry in list(entries):
+                below = f"{path}/{entry.name}"
+                if below in expected.directories:
+                    look(below, entry)
+
+    def remove(entry: os.DirEntry[str]) -> None:
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)  # noqa: PTH108
+
+    try:
+        walk("", into)
+    except OSError as error:
+        raise unwritable(error.filename or into, error) from error
+    return left
+
+
+def _is_folder(path: str, entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=path == WAL_DIRECTORY)
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    """A file of one name only: what another name shows must not change with it."""
+    return entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_nlink == 1
+
+
+def _system_of(into: Path) -> int | None:
+    """The system identifier that the directory is known by; None if it has none."""
+    try:
+        return read_control(into).system_identifier
+    except LocalIOError:
+        raise
+    except PgkeepError:
+        pass
+    try:
+        return parse_control_file((into / UNFINISHED_CONTROL).read_bytes()).system_identifier
+    except (OSError, PgkeepError):
+        pass
+    try:
+        return int(json.loads((into / UNFINISHED_MARK).read_bytes())["system_identifier"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
