@@ -44,7 +44,8 @@ PgkeepError                          1   something failed that has no code of it
  │   ├─ Busy                        65   another process does the same work
  │   ├─ TooFewCopies                66   it is stored, in fewer repositories than asked for
  │   ├─ MirrorsDiffer               67   a repository lacks, or has otherwise, what others have
- │   └─ ProblemsFound               68   verify found objects that are missing or damaged
+ │   ├─ ProblemsFound               68   verify found objects that are missing or damaged
+ │   └─ BackupKept                  69   a backup that is held, or the last good one, is not deleted
  └─ BackupError                     70   the backup was not made
      ├─ PagesDamaged                71   the backup was made and kept, and holds damaged pages
      └─ BackupRunning               72   another backup of the cluster is being made
@@ -258,6 +259,11 @@ class MirrorsDiffer(RepositoryError):
 class ProblemsFound(RepositoryError):
     exit_code = 68
     docs = "guide/verify"
+
+
+class BackupKept(RepositoryError):
+    exit_code = 69
+    docs = "guide/keep"
 
 
 class BackupError(PgkeepError):

@@ -211,7 +211,10 @@ def test_program_is_known_by_an_absolute_path(tmp_path: Path, monkeypatch) -> No
 
 def test_only_what_root_must_do_as_root_is_done_as_root() -> None:
     as_owner = {command.name for command in COMMANDS if command.as_owner}
-    assert {"init", "setup", "backup", "mark", "list", "show", "copy", "verify"} == as_owner
+    assert {
+        *("init", "setup", "backup", "mark", "list", "show", "copy", "verify"),
+        *("hold", "release", "expire", "delete", "undelete"),
+    } == as_owner
 
 
 def test_log_line_is_time_level_cluster_operation_event_and_facts() -> None:

@@ -16,6 +16,7 @@ from pgkeep.backup.pins import Pin
 from pgkeep.errors import BackupError, ObjectExists
 from pgkeep.postgres.backup_session import StartedBackup, StoppedBackup
 from pgkeep.repository.manifest import Head
+from pgkeep.repository.trash import read_trash
 from pgkeep.units import to_utc_text
 
 _NAME_ATTEMPTS = 60
@@ -36,9 +37,13 @@ def publish(
     store, layout = attempt.repository.store, attempt.layout
     head = describe(attempt, started, stopped)
     moment = started.started_at.astimezone(UTC)
+    # A clock that was put back comes to names anew; one that was given up would not count.
+    given_up = read_trash(store, layout).states
     for _ in range(_NAME_ATTEMPTS):
         head = replace(head, backup=f"{moment:%Y%m%dT%H%M%SZ}")
         moment += timedelta(seconds=1)
+        if head.backup in given_up:
+            continue
         if store.exists(layout.manifest_copy(head.backup)):
             continue
         if store.exists(layout.void(head.backup)):

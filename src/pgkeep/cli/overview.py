@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,11 @@ from pgkeep.repository.catalogue import (
     recovery_windows,
 )
 from pgkeep.repository.checks import CheckHistory, read_checks
+from pgkeep.repository.holds import Hold, read_holds
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.trash import Given, read_trash
+from pgkeep.storage.fallback import stores_of
 
 _USUAL_SEGMENT = 16 << 20
 
@@ -44,6 +48,8 @@ class ClusterView:
     stored_bytes: int
     systems: tuple[KnownSystem, ...]
     checks: CheckHistory
+    held: Mapping[str, Hold]
+    trashed: Mapping[str, Given]
 
     @property
     def system_option(self) -> str:
@@ -98,6 +104,8 @@ class ClusterView:
             found.append(f"{backup.head.failed_pages} damaged pages")
         if not all(backup.copies):
             found.append("one of two manifests is missing")
+        if (hold := self.held.get(backup.id)) is not None:
+            found.append(f"held: {hold.reason}" if hold.reason else "held")
         if backup.head.note:
             found.append(backup.head.note)
         return found
@@ -125,7 +133,32 @@ def view_cluster(context: Context) -> ClusterView:
         stored,
         tuple(systems),
         read_checks(repository, layout),
+        _held(repository, layout),
+        _trashed(repository, layout, {backup.id for backup in backups}),
     )
+
+
+def _held(repository: Repository, layout: Layout) -> dict[str, Hold]:
+    """What is held in any of the repositories."""
+    found: dict[str, Hold] = {}
+    for store in stores_of(repository.store):
+        found |= read_holds(store, layout).held
+    return found
+
+
+def _trashed(repository: Repository, layout: Layout, present: set[str]) -> dict[str, Given]:
+    """What is in the trash of a repository, its manifests still there, and counts in none."""
+    found: dict[str, Given] = {}
+    for store in stores_of(repository.store):
+        trash = read_trash(store, layout)
+        found |= {
+            name: word
+            for name, word in trash.states.items()
+            if trash.is_in_trash(name)
+            and name not in present
+            and (store.exists(layout.manifest(name)) or store.exists(layout.manifest_copy(name)))
+        }
+    return found
 
 
 def repository_document(repository: Repository) -> dict[str, Any]:

@@ -16,14 +16,17 @@ from pgkeep.config.names import unknown
 from pgkeep.config.setting import PREFIX, Setting
 from pgkeep.config.settings import Settings
 from pgkeep.config.store_table import STORE_SETTINGS
-from pgkeep.config.table import BY_NAME
+from pgkeep.config.table import BY_NAME, KEEP_SETTINGS
 from pgkeep.errors import ConfigError
 
 MIRROR_PREFIX = f"{PREFIX}MIRROR_"
 MAIN = "main"
 """How the repository of ``repo`` is named beside the mirrors."""
 _NAME = re.compile(r"[a-z][a-z0-9]{0,30}")
-_ROWS = {"repo": BY_NAME["repo"], **{setting.name: setting for setting in STORE_SETTINGS}}
+_ROWS = {
+    "repo": BY_NAME["repo"],
+    **{setting.name: setting for setting in (*KEEP_SETTINGS, *STORE_SETTINGS)},
+}
 
 Found = tuple[dict[str, Any], dict[str, str]]
 """Values, and where each came from."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
+from pgkeep.config.keeping import KeepPolicy
 from pgkeep.config.names import known
 from pgkeep.config.table import BY_NAME, Setting
 from pgkeep.config.values import is_key_text, parse, read_text
@@ -44,6 +45,9 @@ class Settings:
     read_all_every: int
     archive_timeout: int
     force_version: str | None
+    keep: KeepPolicy
+    keep_grace: int
+    expire_after_backup: bool
 
     endpoint: str | None
     region: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgkeep.config.cores import available_cores
+from pgkeep.config.keeping import DEFAULT_KEEP
 from pgkeep.config.setting import PREFIX, Setting
 from pgkeep.config.store_table import STORE_SETTINGS
 
@@ -10,6 +11,28 @@ __all__ = ["BY_NAME", "DEFAULT_CONFIG_FILE", "DEFAULT_STATE", "PREFIX", "SETTING
 
 DEFAULT_CONFIG_FILE = "/etc/pgkeep/pgkeep.toml"
 DEFAULT_STATE = "/var/lib/pgkeep"
+
+KEEP_SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "keep",
+        "policy",
+        DEFAULT_KEEP,
+        "What is kept: a window of days, a least number of good backups, and the last backup of "
+        "so many days, weeks, months and years.",
+        "14 days, 3 backups, 30 daily, 12 monthly",
+        shown_default=f"`{DEFAULT_KEEP}`",
+    ),
+    Setting(
+        "keep_grace",
+        "seconds",
+        86400,
+        "How long a backup that is given up stays in the trash, from which pgkeep undelete brings "
+        "it back.",
+        "3d",
+        shown_default="1 day",
+    ),
+)
+"""What may be said of each repository."""
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -131,6 +154,16 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "A PostgreSQL major version that pgkeep was not tested with, to be used all the same.",
         "19",
+    ),
+    *KEEP_SETTINGS,
+    Setting(
+        "expire_after_backup",
+        "switch",
+        True,
+        "Whether a backup that was made is followed by what pgkeep expire does, where this host "
+        "may delete.",
+        "off",
+        shown_default="on",
     ),
     *STORE_SETTINGS,
 )

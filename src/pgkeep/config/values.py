@@ -113,6 +113,12 @@ def _copies(value: object) -> int | str:
         raise ValueError("it must be all, or a number from 1 up") from None
 
 
+def _policy(value: object) -> object:
+    from pgkeep.config.keeping import parse_policy
+
+    return parse_policy(_text(value))
+
+
 PARSERS: dict[str, Callable[[object], Any]] = {
     "text": _text,
     "key": _text,
@@ -127,6 +133,7 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "encryption": _encryption,
     "moment": _moment,
     "copies": _copies,
+    "policy": _policy,
 }
 
 

@@ -18,9 +18,16 @@ from pgkeep.mirror.guarding import Guard
 from pgkeep.mirror.listing import Holdings, Sizes, holdings, sizes_of
 from pgkeep.mirror.member import Member
 from pgkeep.mirror.transfer import Transfer, Wanted, sound
+from pgkeep.postgres.lsn import Lsn
+from pgkeep.postgres.wal_name import (
+    MAX_SEGMENT_SIZE,
+    parse_wal_name,
+    segment_of,
+    segment_start_lsn,
+)
 from pgkeep.progress import Progress
 from pgkeep.repository.layout import Layout, systems
-from pgkeep.repository.manifest import parse_manifest
+from pgkeep.repository.manifest import Head, parse_manifest, read_head
 from pgkeep.repository.pack import PackInfo
 from pgkeep.repository.presence import missing_packs
 from pgkeep.repository.record import list_numbered, parse_record
@@ -105,12 +112,15 @@ class _CatchUp:
         self._transfer = Transfer(self._target, sources, progress=progress)
         self._guard = Guard(self._target, layout, request.by)
         self._packs: Sizes | None = None
+        self._ours: Holdings
+        self._segment_size: int
 
     def run(self) -> None:
         layout, report = self._layout, self._report
         self._progress.phase(f"looking at what {self._target} lacks")
         theirs = [holdings(one, layout) for one in self._sources]
-        ours = holdings(self._target, layout)
+        ours = self._ours = holdings(self._target, layout)
+        self._segment_size = self._find_segment_size(theirs)
         if not self._request.dry_run:
             copy_systems(self._source, self._target.store, layout.cluster)
         self._copy_wal(theirs, ours)
@@ -118,7 +128,8 @@ class _CatchUp:
             report.problems.append((f"backup {backup}", str(_another(backup, self._target))))
         for backup in self._lacking(theirs, ours):
             try:
-                self._copy_backup(backup)
+                if not self._copy_backup(backup):
+                    continue
             except (ObjectNotFound, DamagedObject, RepositoryError) as error:
                 report.problems.append((f"backup {backup}", str(error)))
             else:
@@ -138,15 +149,49 @@ class _CatchUp:
         found: Sizes = {}
         for one in reversed(theirs):
             found.update(one.wal)
-        wanted = [Wanted(key, size) for key, size in sorted(found.items()) if key not in ours.wal]
+        lacking = (key for key in sorted(found) if key not in ours.wal)
+        wanted = [Wanted(key, found[key]) for key in lacking if not self._was_given_up(key, ours)]
         # Histories first: without its history a timeline's segments lead nowhere.
         wanted.sort(key=lambda one: (not one.key.startswith(self._layout.history), one.key))
         self._report.wal_files += len(wanted)
         self._move(wanted, f"copying {len(wanted)} WAL files to {self._target}")
 
-    def _copy_backup(self, backup: str) -> None:
+    # -- what the target has given up is not brought back -----------------------------------------
+
+    def _find_segment_size(self, theirs: Sequence[Holdings]) -> int:
+        """The system's WAL segment size; the largest there is where it cannot be found out, so that
+        no segment seems to lie lower than it does."""
+        if self._ours.horizons and self._request.keyring.can_read_metadata:
+            for key in (key for one in theirs for key in one.manifests):
+                try:
+                    return read_head(self._source, key, self._request.keyring).wal_segment_size
+                except (DamagedObject, ObjectNotFound):
+                    continue
+        return MAX_SEGMENT_SIZE
+
+    def _was_given_up(self, key: str, ours: Holdings) -> bool:
+        """Whether this WAL file lies below the target's horizon."""
+        name = key.rpartition("/")[2]
+        try:
+            parsed = parse_wal_name(name)
+            horizon = ours.horizons.get(parsed.timeline)
+            number = None if horizon is None else segment_of(parsed, self._segment_size)
+        except ValueError:
+            return False  # a history, or not PostgreSQL's
+        return (
+            horizon is not None
+            and number is not None
+            and (segment_start_lsn(number + 1, self._segment_size) <= horizon)
+        )
+
+    def _copy_backup(self, backup: str) -> bool:
+        """False for one that the target's own policy has left behind."""
         layout, store = self._layout, self._target.store
-        data, packs = self._read(backup)
+        data, packs, head = self._read(backup)
+        if head is not None:
+            horizon = self._ours.horizons.get(head.timeline)
+            if horizon is not None and Lsn.parse(head.stop_lsn) <= horizon:
+                return False
         if self._packs is None:
             self._packs = sizes_of(store, layout.packs)
         self._check_name(backup, data)
@@ -163,7 +208,7 @@ class _CatchUp:
         self._report.packs += len(wanted)
         if self._request.dry_run:
             self._move(wanted, "")
-            return
+            return True
         self._guard.pin(sorted({pack.attempt for pack in packs if pack.key(layout) in missing}))
         named = {pack.key(layout) for pack in packs}
         self._guard.check(backup, named)
@@ -184,6 +229,7 @@ class _CatchUp:
         for key in (layout.manifest(backup), layout.manifest_copy(backup)):
             self._transfer.put(key, data)
         self._guard.confirm(backup, named)
+        return True
 
     def _check_name(self, backup: str, data: bytes) -> None:
         """Raise ``RepositoryError`` when a copy of the manifest that is in the target already is
@@ -196,19 +242,19 @@ class _CatchUp:
             if found != data:
                 raise _another(backup, self._target)
 
-    def _read(self, backup: str) -> tuple[bytes, list[PackInfo]]:
-        """The manifest's bytes, and the packs that it names."""
+    def _read(self, backup: str) -> tuple[bytes, list[PackInfo], Head | None]:
+        """The manifest's bytes, the packs that it names, and its head if it can be opened."""
         keyring, layout = self._request.keyring, self._layout
         if not keyring.can_read_metadata:
             return self._read_unopened(backup)
         problem: PgkeepError | None = None
         for key in (layout.manifest(backup), layout.manifest_copy(backup)):
 
-            def read(store: Store, key: str = key) -> tuple[bytes, list[PackInfo]]:
+            def read(store: Store, key: str = key) -> tuple[bytes, list[PackInfo], Head | None]:
                 data = store.get(key)
                 manifest = parse_manifest(data, key, keyring)
                 try:
-                    return data, list(manifest.packs().values())
+                    return data, list(manifest.packs().values()), manifest.head
                 finally:
                     manifest.close()
 
@@ -218,7 +264,7 @@ class _CatchUp:
                 problem = problem or error
         raise problem or AssertionError
 
-    def _read_unopened(self, backup: str) -> tuple[bytes, list[PackInfo]]:
+    def _read_unopened(self, backup: str) -> tuple[bytes, list[PackInfo], Head | None]:
         """As ``_read`` on a host without the metadata key: every pack of the sources counts.
 
         The manifest was listed before the packs are, so those that it names are among them.
@@ -230,7 +276,7 @@ class _CatchUp:
             attempt, _, number = name.removeprefix(self._layout.packs).partition("/")
             if number.isdecimal():
                 packs.append(PackInfo(attempt, int(number), size, b"", b"", b"", b""))
-        return data, packs
+        return data, packs, None
 
     def _move(self, wanted: Sequence[Wanted], phase: str) -> None:
         if not wanted:

@@ -6,10 +6,15 @@ repository only, since it speaks of that one's packs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pgkeep.mirror.member import Member
+from pgkeep.postgres.lsn import Lsn
+from pgkeep.repository.horizons import read_horizons
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.trash import read_trash
 from pgkeep.storage.interface import Store
 
 Sizes = dict[str, int]
@@ -17,11 +22,13 @@ Sizes = dict[str, int]
 
 
 class Holdings(NamedTuple):
-    """Sizes by key. ``manifests`` are under both prefixes; ``voids`` are names of backups."""
+    """Sizes by key. ``manifests`` are under both prefixes; ``voids`` are names of backups that
+    were taken back there, or thrown away. Below ``horizons`` WAL was given up."""
 
     manifests: Sizes
     voids: frozenset[str]
     wal: Sizes
+    horizons: Mapping[int, Lsn] = MappingProxyType({})
 
     def backups(self, layout: Layout) -> set[str]:
         """The backups that are there."""
@@ -46,8 +53,11 @@ def holdings(member: Member, layout: Layout) -> Holdings:
     """List it. Manifests come first: whoever sees one may count on its packs and its WAL."""
     store = member.store
     manifests = sizes_of(store, layout.manifests, layout.manifest_copies)
-    voids = frozenset(info.key.rpartition("/")[2] for info in store.list(layout.voids))
-    return Holdings(manifests, voids, sizes_of(store, layout.history, layout.wal))
+    voids = {info.key.rpartition("/")[2] for info in store.list(layout.voids)}
+    trash = read_trash(store, layout)
+    voids |= {name for name in trash.states if trash.is_out(name)}
+    wal = sizes_of(store, layout.history, layout.wal)
+    return Holdings(manifests, frozenset(voids), wal, read_horizons(store, layout))
 
 
 def sizes_of(store: Store, *prefixes: str) -> Sizes:

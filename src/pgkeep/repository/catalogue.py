@@ -33,6 +33,7 @@ from pgkeep.postgres.wal_name import previous_segment_number, segment_name, segm
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Head, Manifest, read_head, read_manifest
+from pgkeep.repository.trash import Trash, read_trash
 from pgkeep.repository.wal import read_wal_header
 from pgkeep.repository.wal_inventory import Gap as Gap
 from pgkeep.repository.wal_inventory import WalInventory as WalInventory
@@ -115,12 +116,15 @@ def list_backups(repository: Repository, layout: Layout) -> list[Backup]:
     return list(catalogue.backups)
 
 
-def read_catalogue(repository: Repository, layout: Layout) -> Catalogue:
-    """As :func:`list_backups`, but one unreadable backup does not hide the others.
+def read_catalogue(
+    repository: Repository, layout: Layout, *, with_trash: bool = False
+) -> Catalogue:
+    """As :func:`list_backups`, but one unreadable backup does not hide the others; with those that
+    are in the trash if they are wanted.
 
     Raises ``IdentityNeeded``, and what the store raises.
     """
-    found, names = _listed(repository.store, layout)
+    found, names = _listed(repository.store, layout, with_trash=with_trash)
     if not names:
         return Catalogue((), ())
 
@@ -240,20 +244,29 @@ def _closed(
     return segment_name(timeline, segno, inventory.segment_size), None
 
 
-def _listed(store: Store, layout: Layout) -> tuple[tuple[set[str], set[str]], list[str]]:
+def _listed(
+    store: Store, layout: Layout, *, with_trash: bool = False
+) -> tuple[tuple[set[str], set[str]], list[str]]:
     """The names under each of the two prefixes, and those that are backups, oldest first."""
     prefixes = (layout.manifests, layout.manifest_copies, layout.voids)
     first: set[str] = set()
     second: set[str] = set()
-    for listed in _list_each(store, prefixes):
-        # A void is of its own repository: it speaks of packs there.
-        first |= listed[0] - listed[2]
-        second |= listed[1] - listed[2]
+    for listed, trash in _list_each(store, layout, prefixes):
+        # What was taken back or thrown away was that in its own repository: it speaks of packs
+        # there.
+        out = set(listed[2])
+        if not with_trash:
+            out |= {name for name in trash.states if trash.is_out(name)}
+        first |= listed[0] - out
+        second |= listed[1] - out
     return (first, second), sorted(first | second)
 
 
-def _list_each(store: Store, prefixes: Sequence[str]) -> list[list[set[str]]]:
-    """The names under each prefix, for each of the repositories that are read as one.
+def _list_each(
+    store: Store, layout: Layout, prefixes: Sequence[str]
+) -> list[tuple[list[set[str]], Trash]]:
+    """The names under each prefix, and what is in the trash, for each of the repositories that are
+    read as one.
 
     One that is away is left out, and is an error only when all are.
     """
@@ -261,9 +274,8 @@ def _list_each(store: Store, prefixes: Sequence[str]) -> list[list[set[str]]]:
     problem: StoreError | None = None
     for one in stores:
         try:
-            found.append(
-                [{info.key[len(prefix) :] for info in one.list(prefix)} for prefix in prefixes]
-            )
+            names = [{info.key[len(prefix) :] for info in one.list(prefix)} for prefix in prefixes]
+            found.append((names, read_trash(one, layout)))
         except StoreError as error:
             if len(stores) == 1:
                 raise

@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
 from pgkeep.errors import DamagedObject, StoreError
@@ -29,11 +29,13 @@ from pgkeep.postgres.wal_name import (
     segment_name,
     segment_number,
 )
+from pgkeep.repository.horizons import read_horizons
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.wal import read_wal_header
 from pgkeep.seal.envelope import damaged as damaged_object
 from pgkeep.storage.fallback import read_sound
+from pgkeep.storage.interface import ObjectInfo
 
 _REQUESTS = 16
 _LISTINGS = 3
@@ -61,6 +63,7 @@ class WalInventory:
     partials: frozenset[str]
     histories: Mapping[int, TimelineHistory]
     stored_bytes: int
+    horizons: Mapping[int, Lsn] = field(default_factory=dict)
 
     def has(self, timeline: int, segno: int) -> bool:
         known = self.segments.get(timeline, ())
@@ -83,11 +86,13 @@ class WalInventory:
         return known[low]
 
     def gaps(self) -> list[Gap]:
-        """Missing segments between stored ones, on each timeline."""
+        """Missing segments between stored ones, on each timeline, that were not given up."""
         found = []
         for timeline, known in sorted(self.segments.items()):
+            horizon = segment_number(self.horizons.get(timeline, Lsn(0)), self.segment_size)
             for before, after in pairwise(known):
-                if after != before + 1:
+                before = max(before, horizon - 1)
+                if after > before + 1:
                     found.append(
                         Gap(
                             timeline,
@@ -143,10 +148,13 @@ def read_inventory(
     segment_size: int,
     *,
     damaged: Callable[[DamagedObject], None] | None = None,
+    seen: Callable[[ObjectInfo], None] | None = None,
 ) -> WalInventory:
     """List the stored WAL, and read each history file's plain header.
 
-    ``damaged`` is told of each of these that is; without it ``DamagedObject`` is raised.
+    ``damaged`` is told of each of these that is; without it ``DamagedObject`` is raised. ``seen``
+    is told of everything that is listed but histories. Of gaps only those count that are not below
+    a horizon.
     """
     per_log = _LOG_BYTES // check_segment_size(segment_size)
     start = len(layout.wal)
@@ -154,6 +162,8 @@ def read_inventory(
     partials, stored = set(), 0
     for info in repository.store.list(layout.wal):
         stored += info.size_bytes
+        if seen is not None:
+            seen(info)
         place = info.key[start:]
         if _SEGMENT.fullmatch(place):
             log, seg = int(place[8:16], 16), int(place[-8:], 16)
@@ -168,6 +178,7 @@ def read_inventory(
         frozenset(partials),
         read_histories(repository, layout, damaged=damaged),
         stored,
+        read_horizons(repository.store, layout),
     )
 
 

@@ -135,7 +135,8 @@ class _Resolver:
         near = ", ".join(backup.id for backup in self._backups[-3:])
         raise NoSuchBackup(
             f"There is no backup {wanted!r} in the repository.",
-            remedy=f"pgkeep list shows what there is; the newest: {near}.",
+            remedy=f"pgkeep list shows what there is; the newest: {near}. One in the trash (pgkeep "
+            "list --deleted) counts again after pgkeep undelete.",
             backup=wanted,
         )
 

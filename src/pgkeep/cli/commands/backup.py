@@ -7,6 +7,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pgkeep.cli.after_backup import expire_after, hold_it, wants_expiry
 from pgkeep.cli.context import Context
 from pgkeep.cli.session import connect_server, open_host_state, open_store, unlock_of
 from pgkeep.config import state_directory
@@ -37,6 +38,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     """What to store, and how hard to work."""
     group = parser.add_argument_group("the backup")
     group.add_argument("--note", default="", metavar="TEXT", help="shown by list and show")
+    group.add_argument(
+        "--hold", action="store_true", help="keep it until pgkeep release, whatever the policy says"
+    )
+    group.add_argument(
+        "--expire",
+        action=BooleanOptionalAction,
+        default=None,
+        help="afterwards give up what the policy does not keep, or do not "
+        "(PGKEEP_EXPIRE_AFTER_BACKUP; on)",
+    )
     group.add_argument(
         "--full",
         action="store_true",
@@ -105,7 +116,11 @@ def run(context: Context, args: Namespace) -> int:
             have = _spread(context, several, report, progress) if several else []
         except TooFewCopies as error:
             raise _with_damage(error, report) from error
-    context.log.info("backup-made", backup=report.head.backup, bytes=report.head.database_bytes)
+        context.log.info("backup-made", backup=report.head.backup, bytes=report.head.database_bytes)
+        if args.hold:
+            hold_it(context, report.head)
+        if not report.failed and wants_expiry(context):
+            expire_after(context, progress)
     document = {
         **asdict(report.head),
         "good": not report.failed,

@@ -25,6 +25,7 @@ _DAY_SECONDS = 86400
 def add_arguments(parser: ArgumentParser) -> None:
     """Which of the cluster's systems."""
     add_system_argument(parser)
+    parser.add_argument("--deleted", action="store_true", help="also what is in the trash")
 
 
 def run(context: Context, args: Namespace) -> int:
@@ -53,8 +54,13 @@ def _document(view: ClusterView) -> dict[str, Any]:
                 "good": view.is_good(backup),
                 "checked": view.checked(backup),
                 "notes": view.notes(backup),
+                "held": backup.id in view.held,
             }
             for backup in view.backups
+        ],
+        "trash": [
+            {"backup": name, "since": word.since, "reason": word.reason}
+            for name, word in sorted(view.trashed.items())
         ],
         "problems": [
             {"backup": problem.backup, **problem.error.as_dict()} for problem in view.problems
@@ -83,6 +89,8 @@ def _render(context: Context, view: ClusterView, now: datetime) -> None:
         say("There is no backup of this system.")
     else:
         say("There is no backup yet. Make one with: pgkeep backup")
+    if view.trashed:
+        _render_trash(context, view, now)
     for line in other_system_lines(view.systems, view.layout, now=now):
         say(line)
 
@@ -102,6 +110,16 @@ def _render_backups(context: Context, view: ClusterView, now: datetime) -> None:
         names = f"{gap.first}{last} ({gap.segments} segments)"
         say(f"WAL is missing on timeline {int(gap.timeline)}: {names}")
     say(_footer(view))
+
+
+def _render_trash(context: Context, view: ClusterView, now: datetime) -> None:
+    if not context.args.deleted:
+        count = len(view.trashed)
+        context.output.say(f"{count} more in the trash: pgkeep list --deleted")
+        return
+    context.output.say("In the trash (pgkeep undelete brings one back):")
+    for name, word in sorted(view.trashed.items(), reverse=True):
+        context.output.say(f"  {name}  since {short_moment(word.since, now)}  {word.reason}")
 
 
 def _headline(view: ClusterView) -> str:

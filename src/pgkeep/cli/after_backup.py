@@ -1,0 +1,57 @@
+"""What follows a backup that was made: a hold if it was asked for, and expiry where it may be.
+
+The backup is made by then, and stays made: that this host may not delete is as it should be for
+one that only writes, and what else goes wrong with expiry is warned of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgkeep.cli.each_repository import open_each
+from pgkeep.cli.session import writer_facts
+from pgkeep.errors import PgkeepError, StoreDenied
+from pgkeep.repository.layout import Layout
+
+if TYPE_CHECKING:
+    from pgkeep.cli.context import Context
+    from pgkeep.progress import Progress
+    from pgkeep.repository.manifest import Head
+
+
+def hold_it(context: Context, head: Head) -> None:
+    """Hold the backup in each repository that has it. Raises ``StoreDenied`` and the like, and says
+    that the backup was made all the same."""
+    from pgkeep.keep.by_hand import hold
+
+    layout = Layout(head.cluster, int(head.system_identifier))
+    try:
+        for one in open_each(context, None).present:
+            if one.repository.store.exists(layout.manifest(head.backup)):
+                hold(one.repository, layout, [head.backup], reason=head.note, by=writer_facts())
+    except PgkeepError as error:
+        error.what = f"The backup {head.backup} was made, and is not held. {error.what}"
+        raise
+
+
+def wants_expiry(context: Context) -> bool:
+    """By the option if it is given, else by the setting; and never without the metadata key."""
+    asked: bool | None = context.args.expire
+    return context.settings.expire_after_backup if asked is None else asked
+
+
+def expire_after(context: Context, progress: Progress) -> None:
+    """What ``pgkeep expire`` does, in each repository that lets us."""
+    from pgkeep.keep.run import ExpireOptions, expire
+
+    for one in open_each(context, None).present:
+        if not one.repository.keyring.can_read_metadata:
+            continue
+        settings = one.settings
+        options = ExpireOptions(settings.keep, settings.keep_grace, writer_facts(), sweep=None)
+        try:
+            expire(one.repository, context.settings.cluster, options, progress=progress)
+        except StoreDenied as error:
+            context.log.info("expiry-denied", repository=one.name, reason=error.what)
+        except PgkeepError as error:
+            progress.warn(f"What the policy does not keep was not given up in {one.name}. {error}")
