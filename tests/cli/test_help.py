@@ -93,8 +93,6 @@ def test_completion_script_completes_in_bash() -> None:
     if bash is None:
         pytest.skip("bash is not installed")
     script = completion_script("bash")
-    asked = (
-        f"{script}\nCOMP_WORDS=(pgkeep re); COMP_CWORD=1; _shtab_pgkeep; echo ${{COMPREPLY[@]}}"
-    )
+    asked = f"{script}\nCOMP_WORDS=(pgkeep re); COMP_CWORD=1; _shtab_pgkeep; echo ${{COMPREPLY[@]}}"
     done = subprocess.run([bash, "-c", asked], text=True, check=True, capture_output=True)
     assert done.stdout.split() == ["release", "restore"]
