@@ -94,6 +94,7 @@ def spread_backup(
 
     Returns the names of those that have it. Raises ``TooFewCopies``.
     """
+    store.settle()
     dropped = {mirror.name: mirror.problem for mirror in store.mirrors if mirror.problem}
     usable = [one for one in members.present if one.name not in dropped]
     request = CopyRequest(keyring_of.keyring, writer_facts())

@@ -1,7 +1,7 @@
 """``wal-push`` to several repositories at once: done when as many have the file as shall have it.
 
 Each repository has a thread and retries of its own; the file is read and sealed once. When enough
-have it, the others are not tried again, and are waited for only while their first attempt lasts.
+have it, the others are not tried again, and are waited for a few seconds of their first attempt.
 One that was found away is not even asked for a minute, unless it is needed: else every segment
 would wait for it, and the server's disk would fill. What it lacks it gets by copying.
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.1
 _SLOW_SECONDS = 2.0
+_LINGER_SECONDS = 3.0
+"""How long the others are waited for once enough have it: a store that hangs says nothing."""
 
 
 class Everywhere:
@@ -73,6 +75,7 @@ class Everywhere:
         self.targets: dict[str, PushTarget] = {}
         self._done: dict[str, PushTarget] = {}
         self._failed: dict[str, BaseException] = {}
+        self._enough_at: float | None = None
 
     def push(self, source: WalSource) -> None:
         """Make the file durable in enough repositories.
@@ -170,7 +173,10 @@ class Everywhere:
             return True
         if len(self._done) + len(self._failed) >= len(names):
             return True
-        return len(self._done) >= self._copies and patience.elapsed >= self._seconds
+        if len(self._done) < self._copies:
+            return False
+        self._enough_at = patience.elapsed if self._enough_at is None else self._enough_at
+        return patience.elapsed >= min(self._seconds, self._enough_at + _LINGER_SECONDS)
 
     def _too_few(self, source: WalSource) -> BaseException:
         if not self.targets:

@@ -13,7 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgkeep.errors import DamagedObject, ObjectExists, ObjectNotFound, PgkeepError, RepositoryError
+from pgkeep.errors import (
+    DamagedObject,
+    ObjectExists,
+    ObjectNotFound,
+    PgkeepError,
+    RepositoryError,
+    SealError,
+)
 from pgkeep.mirror.guarding import Guard
 from pgkeep.mirror.listing import Holdings, Sizes, holdings, sizes_of
 from pgkeep.mirror.member import Member
@@ -26,6 +33,8 @@ from pgkeep.postgres.wal_name import (
     segment_start_lsn,
 )
 from pgkeep.progress import Progress
+from pgkeep.repository.checks import read_checks
+from pgkeep.repository.identity import Repository, RepositoryIdentity
 from pgkeep.repository.layout import Layout, systems
 from pgkeep.repository.manifest import Head, parse_manifest, read_head
 from pgkeep.repository.pack import PackInfo
@@ -39,12 +48,16 @@ from pgkeep.storage.interface import Store
 
 @dataclass(frozen=True)
 class CopyRequest:
-    """What is to be copied. ``backups`` None means all. ``by`` is the writer of records."""
+    """What is to be copied. ``backups`` None means all. ``by`` is the writer of records. ``mend``:
+    what the target lists already is looked at, too, and what is bad of it replaced; with the
+    ``identity`` of the repositories also what checks found."""
 
     keyring: Keyring
     by: Mapping[str, Any]
     backups: Collection[str] | None = None
     dry_run: bool = False
+    mend: bool = False
+    identity: RepositoryIdentity | None = None
 
     def wants(self, backup: str) -> bool:
         return self.backups is None or backup in self.backups
@@ -61,6 +74,7 @@ class CopyReport:
     bytes: int = 0
     wal_files: int = 0
     packs: int = 0
+    mended: int = 0
     backups: list[str] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
@@ -73,6 +87,7 @@ class CopyReport:
             "bytes": self.bytes,
             "wal_files": self.wal_files,
             "packs": self.packs,
+            "mended": self.mended,
             "backups": self.backups,
             "problems": [{"what": what, "why": why} for what, why in self.problems],
         }
@@ -134,8 +149,63 @@ class _CatchUp:
                 report.problems.append((f"backup {backup}", str(error)))
             else:
                 report.backups.append(backup)
+        if self._request.mend:
+            self._mend(ours)
         report.objects += self._transfer.objects
         report.bytes += self._transfer.bytes
+
+    def _mend(self, ours: Holdings) -> None:
+        """Packs that the target's own backups name and it lacks, or has cut off; and what a check
+        found bad there and is."""
+        layout, store, report = self._layout, self._target.store, self._report
+        here = self._packs if self._packs is not None else sizes_of(store, layout.packs)
+        lacking: dict[str, int] = {}
+        for backup in sorted(ours.backups(layout)):
+            for pack in self._packs_of(backup):
+                if here.get(pack.key(layout)) != pack.size_bytes:
+                    lacking[pack.key(layout)] = pack.size_bytes
+        bad = {key: lacking.pop(key) for key in sorted(lacking) if key in here}
+        for key in self._found_bad():
+            bad.setdefault(key, 0)
+        report.packs += len(lacking)
+        report.mended += len(bad)
+        wanted = [Wanted(key, size) for key, size in sorted(lacking.items())]
+        self._move(wanted, f"bringing {len(wanted)} packs back to {self._target}")
+        if self._request.dry_run:
+            report.objects += len(bad)
+            return
+        for failed in self._transfer.replace([Wanted(key, size) for key, size in bad.items()]):
+            report.problems.append((failed.key, str(failed.error)))
+
+    def _packs_of(self, backup: str) -> list[PackInfo]:
+        """What the target's own manifest names; nothing on a host that cannot open it."""
+        keyring, layout = self._request.keyring, self._layout
+        for key in (layout.manifest(backup), layout.manifest_copy(backup)):
+            try:
+                manifest = parse_manifest(self._target.store.get(key), key, keyring)
+            except (DamagedObject, ObjectNotFound, SealError):
+                continue
+            try:
+                return list(manifest.packs().values())
+            finally:
+                manifest.close()
+        return []
+
+    def _found_bad(self) -> list[str]:
+        """What checks of the target found bad, and still is."""
+        identity = self._request.identity
+        if identity is None:
+            return []
+        repository = Repository(self._target.store, identity, self._request.keyring)
+        known = read_checks(repository, self._layout).bad_objects()
+        return [key for key in sorted(known) if _is_whole(key, self._layout) and self._is_bad(key)]
+
+    def _is_bad(self, key: str) -> bool:
+        try:
+            sound(self._target.store, key)
+        except (DamagedObject, ObjectNotFound):
+            return True
+        return False
 
     def _lacking(self, theirs: Sequence[Holdings], ours: Holdings) -> list[str]:
         there = set[str]().union(*(one.backups(self._layout) for one in theirs))
@@ -289,6 +359,12 @@ class _CatchUp:
         self._progress.total(sum(one.size_bytes for one in wanted), len(wanted))
         for failed in self._transfer.copy(wanted):
             self._report.problems.append((failed.key, str(failed.error)))
+
+
+def _is_whole(key: str, layout: Layout) -> bool:
+    """Whether the object carries a hash of its bytes behind them."""
+    kinds = (layout.packs, layout.manifests, layout.manifest_copies, layout.wal, layout.history)
+    return key.startswith(kinds)
 
 
 def _another(backup: str, target: Member) -> RepositoryError:

@@ -62,6 +62,30 @@ class Transfer:
                     failed.append(one)
         return failed
 
+    def replace(self, wanted: Iterable[Wanted]) -> list[Failed]:
+        """Put a sound copy in the place of what the target has under these keys, one after the
+        other; a size of 0 is not known. Returns those that no source could give.
+
+        Nothing is deleted before a sound copy is at hand. Raises ``StoreDenied`` where the target
+        lets nothing be deleted.
+        """
+        failed: list[Failed] = []
+        for one in wanted:
+            try:
+                data = self._sound(one.key)
+            except (ObjectNotFound, DamagedObject) as error:
+                failed.append(Failed(one.key, error))
+                continue
+            if one.size_bytes and len(data) != one.size_bytes:
+                why = envelope.damaged(one.key, "no repository has it in its size")
+                failed.append(Failed(one.key, why))
+                continue
+            problem = self._target.store.delete([one.key])[one.key]
+            if problem is not None:
+                raise problem
+            self.put(one.key, data)
+        return failed
+
     def put(self, key: str, data: bytes) -> None:
         """Store one object that is at hand; one that is there already is left."""
         try:
@@ -72,10 +96,14 @@ class Transfer:
             self.objects += 1
             self.bytes += len(data)
 
+    def _sound(self, key: str) -> bytes:
+        """From whichever source has a sound one."""
+        return read_sound(self._source, key, lambda store: sound(store, key))
+
     def _one(self, wanted: Wanted) -> Failed | None:
         with self._budget.taken(wanted.size_bytes):
             try:
-                data = read_sound(self._source, wanted.key, lambda store: sound(store, wanted.key))
+                data = self._sound(wanted.key)
             except (ObjectNotFound, DamagedObject) as error:
                 return Failed(wanted.key, error)
             self.put(wanted.key, data)

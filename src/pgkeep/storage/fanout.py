@@ -2,24 +2,29 @@
 
 What is worth writing to all at once (packs, history files) is put into the lead and, at the same
 time, into each mirror; everything else concerns the lead alone. So a source is read once however
-many stores there are, and its bytes are held only until the slowest of them has them.
+many stores there are.
 
-A mirror is never in the way for long: it is tried again for less time than the lead, and the first
-time that it fails it is dropped, which is said once. What it lacks then it is given later, by
-copying. So a put says of mirrors nothing, and means the lead only.
+A mirror is not in the way for long. It gets a copy of the bytes, so that the lead waits for none;
+only when several are on their way to it is it waited for, since memory is bounded. One that gets
+none of them done for a while hangs, and is dropped, as is one that fails for longer than it is
+tried; which is said once. What it lacks then it is given later, by copying. So a put says of
+mirrors nothing, and means the lead only.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Mapping, Sequence
 
-from pgkeep.errors import ObjectExists, PgkeepError
-from pgkeep.storage.interface import Buffer, Store
+from pgkeep.errors import ObjectExists, PgkeepError, StoreUnavailable
+from pgkeep.storage.interface import Buffer, Store, views_of
 from pgkeep.storage.wrapped import WrappedStore
 
-_PUTS_AT_ONCE = 16
+PUTS_AT_ONCE = 4
+"""Copies of a pack that are held for one mirror at most."""
+STALL_SECONDS = 60.0
+"""For so long a mirror may get nothing done before it counts as hanging."""
 
 
 class FannedMirror:
@@ -28,8 +33,42 @@ class FannedMirror:
     def __init__(self, name: str, store: Store) -> None:
         self.name, self.store = name, store
         self.problem: PgkeepError | None = None
-        # A mirror of its own threads: one that is slow keeps nobody from the others.
-        self.pool = ThreadPoolExecutor(_PUTS_AT_ONCE, thread_name_prefix=f"mirror-{name}")
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._moved = time.monotonic()
+
+    def wait_for(self, most: int, *, stall_seconds: float) -> bool:
+        """Wait until at most so many puts are under way; False if it is dropped or hangs."""
+        with self._changed:
+            while self._under_way > most and self.problem is None:
+                left = self._moved + stall_seconds - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+            return self.problem is None
+
+    def begin(self) -> None:
+        with self._changed:
+            if not self._under_way:
+                self._moved = time.monotonic()
+            self._under_way += 1
+
+    def end(self, problem: PgkeepError | None) -> bool:
+        """A put has ended; whether this was the first problem."""
+        with self._changed:
+            self._under_way -= 1
+            self._moved = time.monotonic()
+            is_first = problem is not None and self.problem is None
+            self.problem = self.problem or problem
+            self._changed.notify_all()
+        return is_first
+
+    def drop(self, problem: PgkeepError) -> bool:
+        """Give it nothing more; whether this was the first problem."""
+        with self._changed:
+            is_first, self.problem = self.problem is None, self.problem or problem
+            self._changed.notify_all()
+        return is_first
 
 
 class FanOutStore(WrappedStore):
@@ -45,41 +84,62 @@ class FanOutStore(WrappedStore):
         *,
         through: Sequence[str],
         dropped: Callable[[str, PgkeepError], object],
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         super().__init__(lead)
         self.mirrors = [FannedMirror(name, store) for name, store in mirrors.items()]
         self._through, self._dropped = tuple(through), dropped
-        self._lock = threading.Lock()
+        self._stall_seconds = stall_seconds
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
-        """See :meth:`Store.put`, of the lead. Returns when no mirror reads ``data`` any more."""
-        if not any(part in key for part in self._through):
-            return self.store.put(key, data, if_absent=if_absent)
-        puts = [
-            mirror.pool.submit(self._put, mirror, key, data)
-            for mirror in self.mirrors
-            if mirror.problem is None
-        ]
-        try:
-            return self.store.put(key, data, if_absent=if_absent)
-        finally:
-            _wait(puts)
+        """See :meth:`Store.put`, of the lead. ``data`` is the caller's again on return."""
+        if any(part in key for part in self._through):
+            self._give(key, data)
+        return self.store.put(key, data, if_absent=if_absent)
 
-    def _put(self, mirror: FannedMirror, key: str, data: Buffer | Sequence[Buffer]) -> None:
-        if mirror.problem is not None:
-            return
+    def settle(self) -> None:
+        """Return when all that was given to the mirrors is there; those that hang are dropped."""
+        for mirror in self.mirrors:
+            self._wait_for(mirror, 0)
+
+    def _give(self, key: str, data: Buffer | Sequence[Buffer]) -> None:
+        whole: bytes | None = None
+        for mirror in self.mirrors:
+            if self._wait_for(mirror, PUTS_AT_ONCE - 1):
+                whole = b"".join(views_of(data)) if whole is None else whole
+                mirror.begin()
+                # Nobody waits for such a thread at the end: one that hangs may do so for minutes.
+                threading.Thread(
+                    target=self._put,
+                    args=(mirror, key, whole),
+                    name=f"mirror-{mirror.name}",
+                    daemon=True,
+                ).start()
+
+    def _wait_for(self, mirror: FannedMirror, most: int) -> bool:
+        if mirror.wait_for(most, stall_seconds=self._stall_seconds):
+            return True
+        hanging = StoreUnavailable(
+            f"{mirror.store.url} got nothing done for {self._stall_seconds:.0f} s.",
+            remedy="See whether it is overloaded, or what stands between it and this host.",
+        )
+        if mirror.drop(hanging):
+            self._dropped(mirror.name, hanging)
+        return False
+
+    def _put(self, mirror: FannedMirror, key: str, data: bytes) -> None:
+        problem: PgkeepError | None = None
         try:
-            mirror.store.put(key, data, if_absent=True)
+            if mirror.problem is None:
+                mirror.store.put(key, data, if_absent=True)
         except ObjectExists:
             pass  # whether it is the same is seen by whoever copies
         except PgkeepError as error:
-            self._drop(mirror, error)
-
-    def _drop(self, mirror: FannedMirror, error: PgkeepError) -> None:
-        with self._lock:
-            is_first, mirror.problem = mirror.problem is None, mirror.problem or error
-        if is_first:
-            self._dropped(mirror.name, error)
+            problem = error
+        except BaseException as error:
+            problem = StoreUnavailable(f"{mirror.store.url} could not be written to: {error}")
+        if mirror.end(problem) and problem is not None:
+            self._dropped(mirror.name, problem)
 
     def impatient(self) -> Store:
         """See :meth:`Store.impatient`; the lead alone."""
@@ -92,15 +152,9 @@ class FanOutStore(WrappedStore):
         self.store.stop_waiting()
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all of them but mirrors that hang."""
+        self.settle()
         for mirror in self.mirrors:
-            mirror.pool.shutdown(wait=True)
-            mirror.store.close()
+            if mirror.problem is None:
+                mirror.store.close()
         self.store.close()
-
-
-def _wait(puts: Iterable[Future[None]]) -> None:
-    """Until all have ended; raises what was no failure of a store."""
-    problems = [error for put in puts if (error := put.exception()) is not None]
-    if problems:
-        raise problems[0]

@@ -71,7 +71,14 @@ def run(context: Context, args: Namespace) -> int:
         layouts = _layouts(settings, repository)
         present = [one for one in members.present if one.name not in _unmade(members, targets)]
         _check_backups(args.backup, present, layouts)
-        request = CopyRequest(repository.keyring, writer_facts(), args.backup or None, args.dry_run)
+        request = CopyRequest(
+            repository.keyring,
+            writer_facts(),
+            args.backup or None,
+            args.dry_run,
+            mend=True,
+            identity=repository.identity,
+        )
         reports, failed = make_alike(
             context, members.present, layouts, request, targets=targets, progress=progress
         )
@@ -249,6 +256,8 @@ def _render(
             f"{report.target} {verb} {report.objects} objects, {format_size(report.bytes)}: "
             f"{len(report.backups)} backups, {report.packs} packs, {report.wal_files} WAL files."
         )
+        if report.mended:
+            say(f"  {report.mended} of them {'are' if args.dry_run else 'were'} damaged there.")
     for report in reports:
         for what, why in report.problems[:_SHOWN]:
             context.output.warn(f"{report.target.name} did not get {what}: {why}")
