@@ -103,12 +103,12 @@ class ChangedPages:
         changed = self._changed(run, first, pages, old)
         if not changed.any():
             return
+        zeros = _mask(run.zero_runs, pages)
         if self._layers is not None:
-            changed = self._layers.widen(first, changed)
+            changed = self._layers.widen(first, changed, zeros)
         if changed.all() and len(run.data) == RUN_BYTES:
             self._whole.add(run)
             return
-        zeros = _mask(run.zero_runs, pages)
         self._note(first + np.flatnonzero(changed & zeros), HOLE)
         self._gather(run, first, np.flatnonzero(changed & ~zeros))
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Any
 
 from pgkeep.repository.map import HOLE
-from pgkeep.repository.map_rows import MapRows
+from pgkeep.repository.map_rows import ZEROS, MapRows
 
 MOST_NAMED = 1.5
 HELD_BYTES = 32 << 20
@@ -43,12 +43,14 @@ class Layers:
         there = self._owner[self._owner >= 0]
         self._live = np.bincount(there, minlength=rows.frames.shape[1])
         self._held = -(-rows.frames[4] // page_size)
-        self._named = int(self._held.sum())
-        self._most = int(MOST_NAMED * pages)
+        # Of a file that was cut off, the frames beyond its end are named no more.
+        self._named = int(self._held[self._live > 0].sum())
+        self._full = pages - int(np.count_nonzero(self._owner == ZEROS))
 
-    def widen(self, first: int, changed: Any) -> Any:
+    def widen(self, first: int, changed: Any, zeros: Any) -> Any:
         """The mask of the pages of a run, from page ``first``, that are to be stored: those that
-        ``changed``, and what a poor frame would still be needed for."""
+        ``changed``, and what a poor frame would still be needed for. Pages that are ``zeros`` take
+        no room in a frame, and do not count among the live ones."""
         import numpy as np
 
         owner = self._owner[first : first + len(changed)]
@@ -57,14 +59,25 @@ class Layers:
         after = np.bincount(at, weights=~changed[there], minlength=len(frames))
         held = self._held[frames]
         own = before == self._live[frames]  # no page of it lies elsewhere
-        self._named += int(np.count_nonzero(changed)) - int(held[own & (after == 0)].sum())
+        self._named -= int(held[own & (after == 0)].sum())
+        self._count(owner, changed, zeros)
         poor = own & (after > 0) & (2 * after < held)
-        if self._named <= self._most or not poor.any():
+        if self._named <= MOST_NAMED * self._full or not poor.any():
             return changed
-        self._named += int(after[poor].sum()) - int(held[poor].sum())
         widened = changed.copy()
         widened[there[poor[at]]] = True
+        self._named -= int(held[poor].sum())
+        self._count(owner, widened & ~changed, zeros)
         return widened
+
+    def _count(self, owner: Any, stored: Any, zeros: Any) -> None:
+        """These pages get another place: in a frame, or in a hole."""
+        import numpy as np
+
+        was_hole = owner == ZEROS
+        self._named += int(np.count_nonzero(stored & ~zeros))
+        self._full += int(np.count_nonzero(stored & was_hole & ~zeros))
+        self._full -= int(np.count_nonzero(stored & zeros & ~was_hole))
 
 
 def pages_to_store_again(rows: MapRows, *, page_size: int) -> Any:
