@@ -69,7 +69,6 @@ def make_backup(attempt: Attempt, connection: ServerConnection) -> BackupReport:
         except BaseException:
             stream.abort()
             raise
-        cache.save()
         cache.keep_only({attempt.id})
         if cache.problem is not None:
             attempt.progress.warn(
@@ -158,7 +157,9 @@ class _Steps:
         self._add_packs()
         self._describe(source)
         attempt.progress.phase("waiting for the backup's last WAL to arrive")
-        self._arrival(started, stopped.stop_lsn).wait(keepalive=self._pin.renew)
+        arrival = self._arrival(started, stopped.stop_lsn)
+        self._cache.save()  # it is of this attempt, which need not become a backup
+        arrival.wait(keepalive=self._pin.renew)
         head = publish(attempt, started, stopped, pin=self._pin)
         failed = tuple(sorted(self._collector.failed))
         return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
