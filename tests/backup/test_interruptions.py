@@ -132,7 +132,11 @@ def test_a_look_for_wal_that_fails_once_is_taken_again(site: Site) -> None:
     """While the copy goes on, nobody waits for the answer."""
     faulty = FaultyStore(site.store)
     faulty.fail(Fault(Failure.UNAVAILABLE, "head", "*/wal/*"))
-    site.backup(repository=site.repository(store=faulty))
+    looked = Steered(
+        at="first bytes",
+        do=lambda: until(lambda: faulty.count("head", "*/wal/*"), what="somebody looked"),
+    )
+    site.backup(repository=site.repository(store=faulty), progress=looked)
     assert len(site.listed()) == 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pgkeep.backup.layering import HELD_BYTES, MOST_NAMED, Layers, pages_to_store_again
-from pgkeep.repository.map import Extent, FileMap, FrameAddress
+from pgkeep.repository.map import HOLE, Extent, FileMap, FrameAddress
 from pgkeep.repository.map_rows import MapRows, overlay
 
 PAGE = 8192
@@ -117,15 +117,26 @@ def test_many_thin_layers_are_joined() -> None:
     assert deepest(rows) <= HELD_BYTES
 
 
-def read_through(rows: MapRows, changed: list[int]) -> list[int]:
-    """What is stored of a file that is read once, a run of 128 pages at a time."""
-    pages = rows.size_bytes // PAGE
+def with_holes(rows: MapRows, pages: list[int]) -> MapRows:
+    """The map after these pages became zeros."""
+    places = np.array([(page, 1, HOLE, 0) for page in pages]).reshape(-1, 4).T
+    return overlay(rows, [], places, size_bytes=rows.size_bytes, page_size=PAGE)
+
+
+def read_through(
+    rows: MapRows, changed: list[int], *, zeros: list[int] | None = None, pages: int | None = None
+) -> list[int]:
+    """What is stored of a file that is read once, a run of 128 pages at a time: now it has
+    ``pages``, and those in ``zeros`` are all zeros."""
+    pages = pages or rows.size_bytes // PAGE
     layers, mask = Layers(rows, pages=pages, page_size=PAGE), np.zeros(pages, dtype=bool)
-    mask[changed] = True
+    empty = np.zeros(pages, dtype=bool)
+    mask[changed], empty[zeros or []] = True, True
+    runs = [slice(first, first + FRAME) for first in range(0, pages, FRAME)]
     stored = [
-        first + np.flatnonzero(layers.widen(first, mask[first : first + FRAME]))
-        for first in range(0, pages, FRAME)
-        if mask[first : first + FRAME].any()
+        run.start + np.flatnonzero(layers.widen(run.start, mask[run], empty[run]))
+        for run in runs
+        if mask[run].any()
     ]
     return np.concatenate(stored).tolist() if stored else []
 
@@ -148,13 +159,37 @@ def test_one_look_leaves_next_to_nothing_for_a_second(shares: tuple[float, ...])
         assert len(stored) + len(left) < 1.1 * (len(changed) + len(needed))
 
 
+def test_one_look_is_enough_where_half_of_the_file_was_zeros() -> None:
+    rows = with_holes(whole(65536), [*range(32768, 65536)])
+    changed = sorted(random.Random(1).sample(range(32768), 24000))
+    stored = read_through(rows, changed, zeros=[*range(32768, 65536)])
+    again = pages_to_store_again(with_changes(rows, stored), page_size=PAGE)
+    assert len(again) < 0.05 * 32768
+
+
+def test_one_look_is_enough_where_pages_became_zeros() -> None:
+    emptied = [page for page in range(65536) if page % 10 < 4]
+    changed = sorted({*emptied, *range(1, 65536, 4)})
+    stored = read_through(whole(65536), changed, zeros=emptied)
+    rows = with_holes(whole(65536), emptied)
+    rows = with_changes(rows, sorted({*stored} - {*emptied}))
+    assert len(pages_to_store_again(rows, page_size=PAGE)) < 0.1 * 65536
+
+
 def test_one_look_stores_nothing_that_the_bound_does_not_ask_for() -> None:
     assert read_through(whole(65536), [*range(0, 12800, 2)]) == [*range(0, 12800, 2)]
     hot = [page for page in range(12800) if page % 5]  # four of five pages of a fifth of the file
     assert read_through(whole(65536), hot) == hot
 
 
+def test_frames_of_what_was_cut_off_count_no_more() -> None:
+    hot = [page for page in range(6400) if page % 5]
+    assert read_through(whole(65536), hot, pages=32768) == hot
+    rows = with_changes(whole(32768), hot)
+    assert not len(pages_to_store_again(rows, page_size=PAGE)), "nor does the bound ask for more"
+
+
 def test_a_page_beyond_what_the_parent_knew_is_no_matter() -> None:
     layers = Layers(whole(1024), pages=1100, page_size=PAGE)
     changed = np.ones(76, dtype=bool)
-    assert layers.widen(1024, changed).all()
+    assert layers.widen(1024, changed, np.zeros(76, dtype=bool)).all()

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from pgkeep.backup.proof import Arrival
-from pgkeep.errors import ArchivingNotWorking, ServerError
+from pgkeep.errors import ArchivingNotWorking, ServerError, StoreUnavailable
 from pgkeep.repository.identity import Repository
+from pgkeep.storage.faults import Failure, Fault
+from pgkeep.storage.faulty import FaultyStore
 from tests.repository.kit import LAYOUT, make_repository, put_wal
 
 TIMEOUT = 60.0
@@ -61,6 +63,13 @@ class World:
             clock=lambda: self.now,
         ).wait(keepalive=self.keepalive, sleep=self.sleep)
         return self.now
+
+
+def counted(world: World) -> FaultyStore:
+    """Count, from now on, what the repository is asked."""
+    store = FaultyStore(world.repository.store, [])
+    world.repository = Repository(store, world.repository.identity, world.repository.keyring)
+    return store
 
 
 @pytest.fixture
@@ -212,11 +221,46 @@ def test_a_session_that_is_lost_meanwhile_is_an_error_at_once(
     assert world.now < 2
 
 
-def test_many_segments_cost_one_listing_for_each_group(world: World) -> None:
-    from pgkeep.storage.faulty import FaultyStore
+def test_a_segment_that_the_server_has_archived_is_seen_at_once_and_asked_for_once(
+    world: World,
+) -> None:
+    counting = counted(world)
+    note = world.due / f"{name(1)}.ready"
+    note.touch()
 
-    counting = FaultyStore(world.repository.store, [])
-    world.repository = Repository(counting, world.repository.identity, world.repository.keyring)
+    def step() -> None:
+        if world.now >= 0.5 and note.exists():
+            world.archived(1)
+            note.rename(world.due / f"{name(1)}.done")
+
+    world.step = step
+    assert world.wait([1]) < 0.53
+    assert counting.count("head") == 1
+
+
+def test_a_store_that_is_away_while_the_server_waits_for_it_is_found_out(world: World) -> None:
+    """Else the archiver would be blamed, which can do nothing."""
+    away = counted(world)
+    away.fail(Fault(Failure.UNAVAILABLE, "head", "*", times=None))
+    (world.due / f"{name(1)}.ready").touch()
+    with pytest.raises(StoreUnavailable):
+        world.wait([1])
+    assert world.now < 3
+
+
+def test_notes_that_nobody_can_read_are_no_reason_to_stop_looking(world: World) -> None:
+    world.due = world.due / "gone"
+
+    def step() -> None:
+        if world.now > 5 and not world.state[0]:
+            world.archived(1)
+
+    world.step = step
+    assert 5 < world.wait([1]) < 7
+
+
+def test_many_segments_cost_one_listing_for_each_group(world: World) -> None:
+    counting = counted(world)
     for number in range(1, 200):
         world.archived(number)
     world.wait(range(1, 200))

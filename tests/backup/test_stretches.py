@@ -81,18 +81,45 @@ def test_a_file_that_is_cut_off_while_two_read_it_ends_where_the_first_saw_it_en
     assert restored(chain.run()) == chain.content()
 
 
-def test_a_file_that_vanishes_while_two_read_it_ends_where_nobody_could_open_it(
-    chain: Chain,
+def test_a_file_that_vanishes_while_two_read_it_is_read_by_both_to_its_end(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stretches, "SPLIT_BYTES", 12 * RUN)  # once: nobody opens it a third time
     path = chain.write(RELATION, os.urandom(16 * RUN))
     chain.run()
     change(path, [*range(0, 2048, 3), *range(1, 2048, 3)])
     content = path.read_bytes()
     chain.listener = Hook(Together(then=path.unlink))
     backup = chain.run()
-    found = backup.content(RELATION)
-    assert len(found) >= 8 * RUN, "the thread that had it open read its half"
-    assert found == content[: len(found)]
+    assert backup.content(RELATION) == content
+    backup.check_everything()
+
+
+def test_a_file_ends_where_a_part_of_it_begins_that_nobody_could_open(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretches, "SPLIT_BYTES", 12 * RUN)
+    path = chain.write(RELATION, os.urandom(16 * RUN))
+    chain.run()
+    change(path, [*range(0, 2048, 3), *range(1, 2048, 3)])
+    content = path.read_bytes()
+    starts: list[int] = []
+    gone = threading.Event()
+    split = stretches.Stretch.split
+
+    def split_and_drop(one: stretches.Stretch) -> stretches.Stretch | None:
+        part = split(one)
+        if part is not None:  # before anybody opens it
+            path.unlink()
+            starts.append(part.start)
+            gone.set()
+        return part
+
+    monkeypatch.setattr(stretches.Stretch, "split", split_and_drop)
+    chain.listener = Hook(lambda number: gone.wait(30))
+    backup = chain.run()
+    assert len(starts) == 1
+    assert backup.content(RELATION) == content[: starts[0]]
     backup.check_everything()
 
 

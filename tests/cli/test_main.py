@@ -278,3 +278,20 @@ def test_stopped_command_says_what_became_of_what_was_begun(command: str, told: 
     main._interrupted(KeyboardInterrupt(), Output(stderr=text), ["--cluster", "a", command])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert told in text.getvalue()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_command_ends_without_looking_for_garbage_and_without_idle_threads() -> None:
+    """Both take longer than a small command does."""
+    code = (
+        "import atexit, gc, os\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"  # called last
+        "from pgkeep.__main__ import main\n"
+        "main(['version'])\n"
+        "import numpy\n"
+        "print(len(os.listdir('/proc/self/task')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={}
+    )
+    assert done.stdout.splitlines()[-2:] == ["1", "True"]

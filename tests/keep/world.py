@@ -187,7 +187,9 @@ class World:
         self.store.put(LAYOUT.manifest(name), data, if_absent=True)
         self.store.put(LAYOUT.manifest_copy(name), data, if_absent=True)
         try:
-            running.pin.confirm(name, packs=packs)
+            doubt = running.pin.doubt(name, packs=packs)
+            if doubt is not None:
+                running.pin.take_back(name, doubt)
         except BackupError:
             return None
         good = wal and not failed_pages

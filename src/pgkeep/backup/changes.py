@@ -83,11 +83,14 @@ class ChangedPages:
         room: memoryview,
         layers: Layers | None = None,
     ) -> None:
+        import numpy as np
+
         self._filler, self._size = filler, page_size
         self._old, self._forced, self._layers = old, forced, layers
         self._whole = WholeRuns(filler, page_size)
         self.frames = self._whole.frames
         self._room, self._filled = room, 0
+        self._pages = np.frombuffer(room, dtype=np.uint8).reshape(-1, page_size)
         self._waiting: list[Any] = []
         self._hashes: list[Any] = []
         self._stored: list[Any] = []
@@ -103,14 +106,16 @@ class ChangedPages:
         changed = self._changed(run, first, pages, old)
         if not changed.any():
             return
+        zeros = _mask(run.zero_runs, pages) if run.zero_runs else None
         if self._layers is not None:
-            changed = self._layers.widen(first, changed)
+            changed = self._layers.widen(first, changed, zeros)
         if changed.all() and len(run.data) == RUN_BYTES:
             self._whole.add(run)
             return
-        zeros = _mask(run.zero_runs, pages)
-        self._note(first + np.flatnonzero(changed & zeros), HOLE)
-        self._gather(run, first, np.flatnonzero(changed & ~zeros))
+        if zeros is not None:
+            self._note(first + np.flatnonzero(changed & zeros), HOLE)
+            changed = changed & ~zeros
+        self._gather(run, first, np.flatnonzero(changed))
 
     def finish(self) -> None:
         """Store what was gathered."""
@@ -127,9 +132,10 @@ class ChangedPages:
     def _changed(self, run: Run, first: int, pages: int, old: bytes) -> Any:
         import numpy as np
 
-        before = np.zeros(pages, dtype="<u8")
-        before[: len(old) // HASH_SIZE] = np.frombuffer(old, dtype="<u8")
-        changed = (np.frombuffer(run.hashes, dtype="<u8") != before) | (before == 0)
+        known = np.frombuffer(old, dtype="<u8")
+        if len(known) < pages:
+            known = np.concatenate((known, np.zeros(pages - len(known), dtype="<u8")))
+        changed = (np.frombuffer(run.hashes, dtype="<u8") != known) | (known == 0)
         if self._forced is not None:
             forced = self._forced[first : first + pages]
             changed[: len(forced)] |= forced
@@ -141,7 +147,7 @@ class ChangedPages:
         size = self._size
         whole = len(run.data) // size
         pages = np.frombuffer(run.data, dtype=np.uint8, count=whole * size).reshape(-1, size)
-        room = np.frombuffer(self._room, dtype=np.uint8).reshape(-1, size)
+        room = self._pages
         hashes = np.frombuffer(run.hashes, dtype="<u8")
         while len(wanted):
             at = self._filled // size

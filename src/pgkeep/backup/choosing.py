@@ -8,10 +8,11 @@ over, with a warning where a person should look into it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pgkeep.backup.skipping import Skipping
 from pgkeep.errors import DamagedObject, FormatTooNew, LocalIOError, ObjectNotFound, WrongIdentity
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import Backup, load_manifest, read_catalogue
-from pgkeep.repository.checks import read_checks
+from pgkeep.repository.checks import CheckHistory, read_checks
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Manifest, read_manifest
@@ -31,6 +32,7 @@ from pgkeep.repository.map_rows import PackKey
 from pgkeep.repository.presence import missing_packs
 from pgkeep.seal.keyring import HASH_EXPLICIT, PageHashKey
 from pgkeep.storage.interface import ObjectInfo
+from pgkeep.storage.together import together
 
 _PARTIAL_LIFE = timedelta(days=7)
 _MOST_PARTIALS = 4
@@ -86,14 +88,18 @@ class _Chooser:
     ) -> None:
         self._repository, self._layout, self._wanted = repository, layout, wanted
         self._progress, self._stack = progress, stack
+        self._checks = CheckHistory()
 
     def choose(self, key: PageHashKey) -> tuple[Parents, PageHashKey]:
-        base, manifest = (None, None) if self._wanted.is_full else self._newest_backup()
-        modified = None
-        if base is not None and manifest is not None:
-            modified = self._modified(base)
+        newest, listed, self._checks = together(
+            lambda: None if self._wanted.is_full else self._newest_backup(),
+            self._newest_partials,
+            lambda: read_checks(self._repository, self._layout),
+        )
+        base, manifest, modified = newest or (None, None, None)
+        if manifest is not None:
             key = self._key_of(manifest) or key
-        partials = self._partials(modified, key)
+        partials = self._partials(listed, modified, key)
         since = _since_whole_read(manifest)
         everything = since + 1 >= self._wanted.read_all_every
         manifests = [*partials, *([] if manifest is None else [manifest])]
@@ -110,7 +116,7 @@ class _Chooser:
 
     def damaged_packs(self, parents: Parents) -> frozenset[PackKey]:
         """The packs of the parents that verify found bad, and not good since."""
-        bad = read_checks(self._repository, self._layout).bad_objects()
+        bad = self._checks.bad_objects()
         if not bad:
             return frozenset()
         found = frozenset(
@@ -126,8 +132,8 @@ class _Chooser:
             )
         return found
 
-    def _newest_backup(self) -> tuple[Backup, Manifest] | tuple[None, None]:
-        """The newest backup that can serve."""
+    def _newest_backup(self) -> tuple[Backup, Manifest, datetime] | None:
+        """The newest backup that can serve, and when it was published, by the store's clock."""
         catalogue = read_catalogue(self._repository, self._layout)
         for problem in catalogue.problems:
             self._progress.warn(f"The backup {problem.backup} cannot be read: {problem.error}")
@@ -136,9 +142,12 @@ class _Chooser:
                 continue
             manifest = load_manifest(self._repository, self._layout, backup)
             self._stack.callback(manifest.close)
-            if self._can_serve(manifest):
-                return backup, manifest
-        return None, None
+            can_serve, modified = together(
+                partial(self._can_serve, manifest), partial(self._modified, backup)
+            )
+            if can_serve:
+                return backup, manifest, modified
+        return None
 
     def _can_serve(self, manifest: Manifest) -> bool:
         keys = {info.key(self._layout) for info in manifest.packs().values()}
@@ -172,13 +181,15 @@ class _Chooser:
         key = layout.manifest(backup.id) if backup.copies[0] else layout.manifest_copy(backup.id)
         return self._repository.store.head(key).modified
 
-    def _partials(self, after: datetime | None, key: PageHashKey) -> list[Manifest]:
-        """The partial manifests that are younger than the backup, and can serve, newest first.
+    def _partials(
+        self, listed: Iterable[ObjectInfo], after: datetime | None, key: PageHashKey
+    ) -> list[Manifest]:
+        """Those of ``listed`` that are younger than the backup, and can serve, newest first.
 
         More than one, since a run that was broken off early knows less than the one before it.
         """
         found: list[Manifest] = []
-        for info in sorted(self._newest_partials(), key=lambda one: one.modified, reverse=True):
+        for info in sorted(listed, key=lambda one: one.modified, reverse=True):
             is_old = self._wanted.now - info.modified >= _PARTIAL_LIFE
             if is_old or len(found) == _MOST_PARTIALS:
                 break
@@ -195,12 +206,12 @@ class _Chooser:
                 found.append(manifest)
         return found
 
-    def _newest_partials(self) -> Iterator[ObjectInfo]:
-        """The newest number of each attempt."""
+    def _newest_partials(self) -> list[ObjectInfo]:
+        """The newest partial manifest of each attempt."""
         newest: dict[str, ObjectInfo] = {}
         for info in self._repository.store.list(self._layout.partials):
             newest[info.key.rpartition("/")[0]] = info
-        return iter(newest.values())
+        return list(newest.values())
 
     def _open(self, manifest: Manifest, key: PageHashKey, *, everything: bool) -> Parent:
         by_id = manifest.packs()

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pgkeep.backup.reader import RUN_BYTES
 from pgkeep.repository.map import HOLE
-from pgkeep.repository.map_rows import MapRows
+from pgkeep.repository.map_rows import ZEROS, MapRows
 
 MOST_NAMED = 1.5
 HELD_BYTES = 32 << 20
@@ -40,31 +41,80 @@ class Layers:
         import numpy as np
 
         self._owner, _ = rows.frames_of_pages(pages)
-        there = self._owner[self._owner >= 0]
+        places = np.flatnonzero(self._owner >= 0)
+        there = self._owner[places]
         self._live = np.bincount(there, minlength=rows.frames.shape[1])
         self._held = -(-rows.frames[4] // page_size)
-        self._named = int(self._held.sum())
-        self._most = int(MOST_NAMED * pages)
+        # Of a file that was cut off, the frames beyond its end are named no more.
+        self._named = int(self._held[self._live > 0].sum())
+        self._full = pages - int(np.count_nonzero(self._owner == ZEROS))
+        self._has_holes = self._full < pages
+        self._near = self._near_frames(places, there, most=RUN_BYTES // page_size)
 
-    def widen(self, first: int, changed: Any) -> Any:
-        """The mask of the pages of a run, from page ``first``, that are to be stored: those that
-        ``changed``, and what a poor frame would still be needed for."""
+    def _near_frames(self, places: Any, there: Any, *, most: int) -> Any:
+        """As ``_owner``, but -1 also for frames that lie over more pages than a run has: no run
+        could hold all of what is needed of one."""
         import numpy as np
 
-        owner = self._owner[first : first + len(changed)]
-        there = np.flatnonzero(owner >= 0)
-        frames, at, before = np.unique(owner[there], return_inverse=True, return_counts=True)
-        after = np.bincount(at, weights=~changed[there], minlength=len(frames))
-        held = self._held[frames]
-        own = before == self._live[frames]  # no page of it lies elsewhere
-        self._named += int(np.count_nonzero(changed)) - int(held[own & (after == 0)].sum())
-        poor = own & (after > 0) & (2 * after < held)
-        if self._named <= self._most or not poor.any():
+        start, end = np.zeros((2, len(self._live)), dtype=np.int64)
+        start[there[::-1]] = places[::-1]
+        end[there] = places
+        near = np.full(len(self._owner), -1, dtype=np.int64)
+        is_near = end[there] - start[there] < most
+        near[places[is_near]] = there[is_near]
+        return near
+
+    def widen(self, first: int, changed: Any, zeros: Any) -> Any:
+        """The mask of the pages of a run, from page ``first``, that are to be stored: those that
+        ``changed``, and what a poor frame would still be needed for. Pages that are ``zeros`` (a
+        mask, or None for none) take no room in a frame, and do not count among the live ones."""
+        import numpy as np
+
+        run = slice(first, first + len(changed))
+        self._count(self._owner[run], changed, zeros)
+        near, poor = self._near[run], []
+        for frame in _distinct(near):
+            mine = near == frame
+            if np.count_nonzero(mine) != self._live[frame]:
+                continue  # pages of it lie elsewhere, too
+            needed = mine & ~changed
+            after, held = int(np.count_nonzero(needed)), int(self._held[frame])
+            if not after:
+                self._named -= held
+            elif 2 * after < held:
+                poor.append((needed, held))
+        if not poor or self._named <= MOST_NAMED * self._full:
             return changed
-        self._named += int(after[poor].sum()) - int(held[poor].sum())
-        widened = changed.copy()
-        widened[there[poor[at]]] = True
-        return widened
+        for needed, held in poor:
+            self._named -= held
+            self._count(self._owner[run], needed, zeros)
+            changed = changed | needed
+        return changed
+
+    def _count(self, owner: Any, stored: Any, zeros: Any) -> None:
+        """These pages get another place: in a frame, or in a hole."""
+        import numpy as np
+
+        if zeros is None and not self._has_holes:
+            self._named += int(np.count_nonzero(stored))
+            return
+        zeros = np.zeros(len(stored), dtype=bool) if zeros is None else zeros
+        was_hole = owner == ZEROS
+        self._named += int(np.count_nonzero(stored & ~zeros))
+        self._full += int(np.count_nonzero(stored & was_hole & ~zeros))
+        self._full -= int(np.count_nonzero(stored & zeros & ~was_hole))
+
+
+def _distinct(near: Any) -> list[int]:
+    """The frames among these; most often there is but one, or none."""
+    import numpy as np
+
+    last = int(near.max(initial=-1))
+    if last < 0:
+        return []
+    if ((near == last) | (near < 0)).all():
+        return [last]
+    return [frame for frame in np.unique(near).tolist() if frame >= 0]
 
 
 def pages_to_store_again(rows: MapRows, *, page_size: int) -> Any:

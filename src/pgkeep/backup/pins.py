@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from pgkeep.backup.attempt import Attempt
 from pgkeep.errors import BackupError
@@ -57,27 +57,26 @@ class Pin:
 
         It returns when the pin that says so is stored. Only then look at what is condemned, and
         take the parent only if nothing of it is: that may be deleted any moment, by a sweep that
-        has seen no pin. What is condemned later is spared for the pin, or found by ``confirm``.
+        has seen no pin. What is condemned later is spared for the pin, or found by ``doubt``.
         """
         if parent != self._parent or not self._number:
             self._parent = parent
             self._create(time.monotonic())
 
-    def confirm(self, backup: str, *, packs: Collection[str]) -> None:
-        """See, after the manifest was created, that none of ``packs`` may be deleted: the keys of
-        all that it names, whoever stored them.
-
-        If one may, a void takes the backup back, and ``BackupError`` is raised.
-        """
+    def doubt(self, backup: str, *, packs: Collection[str]) -> str | None:
+        """Why ``packs``, the keys of all that the manifest names, whoever stored them, may be
+        deleted; None when they may not. Ask when the manifest has been created."""
         layout, store = self._attempt.layout, self._attempt.repository.store
         self._note(store.head(layout.manifest(backup)))
-        reason: str | None = None
         if self._died:
-            reason = "the pin of its packs had expired (the process was stopped for days, or slept)"
-        elif not condemned_keys(store, layout).isdisjoint(packs):
-            reason = "a sweep has condemned packs of it"
-        if reason is None:
-            return
+            return "the pin of its packs had expired (the process was stopped for days, or slept)"
+        if not condemned_keys(store, layout).isdisjoint(packs):
+            return "a sweep has condemned packs of it"
+        return None
+
+    def take_back(self, backup: str, reason: str) -> NoReturn:
+        """Create a void, with which the backup does not exist any more. Raises ``BackupError``."""
+        layout, store = self._attempt.layout, self._attempt.repository.store
         record = self._record("void", {"backup": backup, "reason": reason})
         store.put(layout.void(backup), record, if_absent=True)
         raise BackupError(

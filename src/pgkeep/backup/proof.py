@@ -11,6 +11,7 @@ is waited for as long as it gets on.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -25,6 +26,7 @@ from pgkeep.repository.layout import Layout
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
+_GLANCE_SECONDS = 0.01
 
 
 class ArchiverState(NamedTuple):
@@ -92,6 +94,7 @@ class Arrival:
         self._timeout = timeout_seconds
         self._deadline, self._pause = clock() + timeout_seconds, _FIRST_PAUSE_SECONDS
         self._archiver = _archiver_state(connection)
+        self._asked = clock()
 
     def look(self) -> float | None:
         """Seconds until another look is worth while; None when all are there.
@@ -100,7 +103,7 @@ class Arrival:
         ``LocalIOError``, and ``StoreUnavailable``, after which another look may be taken.
         """
         try:
-            arrived = _arrived(self._repository, self._layout, self._missing, self._due)
+            arrived = self._arrived()
         except StoreUnavailable:
             # Nothing can arrive meanwhile, for which the archiver is not to blame.
             self._deadline = self._clock() + self._timeout
@@ -125,8 +128,40 @@ class Arrival:
     ) -> None:
         """Return when all are there; ``keepalive`` is called at every look. Raises as ``look``."""
         while (pause := self.look()) is not None:
-            sleep(pause)
+            self._rest(pause, sleep)
             keepalive()
+
+    def _arrived(self) -> set[str]:
+        """As :func:`_arrived`. While the server notes that it has yet to archive the first that is
+        missing, and so those after it, the repository is asked once a second: it may be away."""
+        now = self._clock()
+        if now - self._asked < _LONGEST_PAUSE_SECONDS and _is_due(self._due, min(self._missing)):
+            return set()
+        self._asked = now
+        return _arrived(self._repository, self._layout, self._missing, self._due)
+
+    def _rest(self, seconds: float, sleep: Callable[[float], object]) -> None:
+        """Sleep, until the server has archived the last segment at the longest.
+
+        To see that in its notes costs next to nothing, so it is seen at once; what is in the
+        repository is for :meth:`look` to say.
+        """
+        last = max(self._missing)
+        if not _is_due(self._due, last):
+            sleep(seconds)
+            return
+        for _ in range(math.ceil(seconds / _GLANCE_SECONDS)):
+            sleep(_GLANCE_SECONDS)
+            if not _is_due(self._due, last):
+                return
+
+
+def _is_due(due: Path | None, name: str) -> bool:
+    """Whether the server notes that it has yet to archive a segment; False if nobody can say."""
+    try:
+        return due is not None and (due / f"{name}.ready").exists()
+    except OSError:
+        return False
 
 
 def _arrived(repository: Repository, layout: Layout, names: set[str], due: Path | None) -> set[str]:

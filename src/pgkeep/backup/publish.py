@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, timedelta
+from functools import partial
 
 from pgkeep import __version__
 from pgkeep.backup.attempt import Attempt
@@ -17,6 +18,7 @@ from pgkeep.errors import BackupError, ObjectExists
 from pgkeep.postgres.backup_session import StartedBackup, StoppedBackup
 from pgkeep.repository.manifest import Head
 from pgkeep.repository.trash import read_trash
+from pgkeep.storage.together import each, together
 from pgkeep.units import to_utc_text
 
 _NAME_ATTEMPTS = 60
@@ -44,18 +46,21 @@ def publish(
         moment += timedelta(seconds=1)
         if head.backup in given_up:
             continue
-        if store.exists(layout.manifest_copy(head.backup)):
-            continue
-        if store.exists(layout.void(head.backup)):
+        taken = (layout.manifest_copy(head.backup), layout.void(head.backup))
+        if any(each(store.exists, taken)):
             continue
         data = attempt.manifest.build(attempt.repository.keyring, head)
         try:
             store.put(layout.manifest(head.backup), data, if_absent=True)
         except ObjectExists:
             continue
-        store.put(layout.manifest_copy(head.backup), data, if_absent=True)
         named = {layout.pack(*pack) for pack in attempt.manifest.pack_names()}
-        pin.confirm(head.backup, packs=named)
+        _, doubt = together(
+            partial(store.put, layout.manifest_copy(head.backup), data, if_absent=True),
+            partial(pin.doubt, head.backup, packs=named),
+        )
+        if doubt is not None:
+            pin.take_back(head.backup, doubt)
         return head
     raise BackupError(
         f"No free name was found for the backup of {attempt.options.cluster}.",

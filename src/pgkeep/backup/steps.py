@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pgkeep.backup.attempt import Attempt
+from pgkeep.backup.beginning import Beginning
 from pgkeep.backup.choosing import Wanted, choose_parents
 from pgkeep.backup.copied import CopiedFile
 from pgkeep.backup.copy import Copier, CopyFormat
@@ -17,7 +18,7 @@ from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackFiller, PackStream
 from pgkeep.backup.parents import Parents
 from pgkeep.backup.pins import Pin
-from pgkeep.backup.prepare import boot_facts, prove_data_directory, recorded_facts
+from pgkeep.backup.prepare import prove_data_directory, recorded_facts
 from pgkeep.backup.proof import Arrival
 from pgkeep.backup.publish import describe, publish
 from pgkeep.backup.reader import RUN_BYTES
@@ -54,7 +55,12 @@ def make_backup(attempt: Attempt, connection: ServerConnection) -> BackupReport:
     """Everything from the pin to the second copy of the manifest. Raises as ``run_backup``."""
     pin = Pin(attempt)
     pin.renew()
-    with _parents(attempt, pin) as parents, _hash_cache(attempt) as cache:
+    with (
+        BackupSession(connection) as session,
+        Beginning(attempt, session) as beginning,
+        _parents(attempt, pin) as parents,
+        _hash_cache(attempt) as cache,
+    ):
         stream = PackStream(
             attempt.repository,
             attempt.layout,
@@ -65,11 +71,11 @@ def make_backup(attempt: Attempt, connection: ServerConnection) -> BackupReport:
             level=attempt.options.level,
         )
         try:
-            report = _Steps(attempt, connection, pin, stream, parents, cache).run()
+            steps = _Steps(attempt, connection, pin, stream, parents, cache)
+            report = steps.run(session, beginning)
         except BaseException:
             stream.abort()
             raise
-        cache.save()
         cache.keep_only({attempt.id})
         if cache.problem is not None:
             attempt.progress.warn(
@@ -149,26 +155,25 @@ class _Steps:
             stream, attempt.manifest, page_size=attempt.facts.block_size, keep_blocks=True
         )
 
-    def run(self) -> BackupReport:
+    def run(self, session: BackupSession, beginning: Beginning) -> BackupReport:
         attempt = self._attempt
-        with BackupSession(self._connection) as session:
-            started = self._start(session)
-            source = self._copy(session, started)
-            stopped = self._stop(session, started)
+        started = self._start(session, beginning)
+        source = self._copy(session, started)
+        stopped = self._stop(session, started)
         self._add_packs()
         self._describe(source)
         attempt.progress.phase("waiting for the backup's last WAL to arrive")
-        self._arrival(started, stopped.stop_lsn).wait(keepalive=self._pin.renew)
+        arrival = self._arrival(started, stopped.stop_lsn)
+        self._cache.save()  # it is of this attempt, which need not become a backup
+        arrival.wait(keepalive=self._pin.renew)
         head = publish(attempt, started, stopped, pin=self._pin)
         failed = tuple(sorted(self._collector.failed))
         return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
 
-    def _start(self, session: BackupSession) -> StartedBackup:
+    def _start(self, session: BackupSession, beginning: Beginning) -> StartedBackup:
         attempt = self._attempt
         attempt.progress.phase("waiting for a checkpoint")
-        before = time.monotonic()
-        started = session.start(f"pgkeep {attempt.id}", not attempt.options.spread_checkpoint)
-        attempt.boot = boot_facts(attempt.directory.path, time.monotonic() - before)
+        started = beginning.wait()
         prove_data_directory(session, attempt.directory.path)
         attempt.manifest.add_fact("boot", attempt.boot)
         ensure_history(

@@ -8,7 +8,12 @@ from typing import Any
 
 from pgkeep.cli.context import Context
 from pgkeep.cli.session import open_repo
-from pgkeep.cli.systems import KnownSystem, known_systems, system_layout
+from pgkeep.cli.systems import (
+    KnownSystem,
+    count_other_backups,
+    known_systems,
+    system_layout,
+)
 from pgkeep.errors import NoSuchBackup
 from pgkeep.repository.catalogue import (
     Backup,
@@ -17,8 +22,7 @@ from pgkeep.repository.catalogue import (
     Window,
     is_complete,
     is_good,
-    read_catalogue,
-    read_inventory,
+    read_catalogue_and_wal,
     recovery_windows,
 )
 from pgkeep.repository.checks import CheckHistory, read_checks
@@ -27,6 +31,7 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.trash import Given, read_trash
 from pgkeep.storage.fallback import stores_of
+from pgkeep.storage.together import together
 
 _USUAL_SEGMENT = 16 << 20
 
@@ -116,12 +121,21 @@ def view_cluster(context: Context) -> ClusterView:
     settings = context.settings
     repository = open_repo(context, context.owner_uid)
     layout = system_layout(settings, repository, system=context.args.system)
-    systems = known_systems(settings, repository)
-    backups, problems = read_catalogue(repository, layout)
-    segment = backups[-1].head.wal_segment_size if backups else _USUAL_SEGMENT
-    inventory = read_inventory(repository, layout, segment)
-    windows = recovery_windows(repository, layout, backups, inventory)
-    stored = sum(info.size_bytes for info in repository.store.list(f"{layout.cluster}/"))
+    ((backups, problems), wal), (checks, held), stored, others = together(
+        lambda: read_catalogue_and_wal(repository, layout),
+        lambda: together(
+            lambda: read_checks(repository, layout), lambda: _held(repository, layout)
+        ),
+        lambda: sum(info.size_bytes for info in repository.store.list(f"{layout.cluster}/")),
+        lambda: count_other_backups(settings, repository, layout),
+    )
+    counts = {**others, layout.system_identifier: len(backups) + len(problems)}
+    systems = known_systems(settings, repository, counts=counts)
+    inventory = wal.inventory(backups[-1].head.wal_segment_size if backups else _USUAL_SEGMENT)
+    windows, trashed = together(
+        lambda: recovery_windows(repository, layout, backups, inventory),
+        lambda: _trashed(repository, layout, {backup.id for backup in backups}),
+    )
     context.log.info("catalogue", backups=len(backups), windows=len(windows))
     return ClusterView(
         repository,
@@ -132,9 +146,9 @@ def view_cluster(context: Context) -> ClusterView:
         tuple(windows),
         stored,
         tuple(systems),
-        read_checks(repository, layout),
-        _held(repository, layout),
-        _trashed(repository, layout, {backup.id for backup in backups}),
+        checks,
+        held,
+        trashed,
     )
 
 

@@ -86,6 +86,7 @@ def open_repo(context: Context, owner_uid: int) -> Repository:
     Raises ``NoRepository``, ``KeysChanged``, ``WrongIdentity``, ``ConfigError``, ``StoreError``.
     """
     from pgkeep.repository.identity import open_repository
+    from pgkeep.repository.start import ask_for_start
 
     settings = context.settings
     host = open_host_state(settings, owner_uid)
@@ -96,7 +97,7 @@ def open_repo(context: Context, owner_uid: int) -> Repository:
         store = reading_store(context, members)
     else:
         store = open_store(settings, outages=context.outages)
-    return open_repository(store, host, unlock=unlock_of(settings))
+    return open_repository(ask_for_start(store, settings.cluster), host, unlock=unlock_of(settings))
 
 
 def identity_text(settings: Settings) -> str | None:

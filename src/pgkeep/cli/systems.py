@@ -8,9 +8,10 @@ identifier. What was kept of the earlier one stays in the repository, and is rea
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pgkeep.cli.render import moment
@@ -20,6 +21,7 @@ from pgkeep.repository.catalogue import count_backups
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.system import System, read_systems
+from pgkeep.storage.together import each
 from pgkeep.units import from_utc_text, show_moment
 
 
@@ -99,6 +101,8 @@ def restorable_layout(settings: Settings, repository: Repository, *, system: str
     """
     if system is not None:
         return system_layout(settings, repository, system=system)
+    if len({record.system_identifier for record in _records(settings, repository)}) == 1:
+        return system_layout(settings, repository, system=None)  # and nothing is to be counted
     *earlier, present = known_systems(settings, repository)
     earlier = [one for one in earlier if one.backups]
     if present.backups or not earlier:
@@ -116,17 +120,33 @@ def restorable_layout(settings: Settings, repository: Repository, *, system: str
     )
 
 
-def known_systems(settings: Settings, repository: Repository) -> list[KnownSystem]:
-    """All systems of a cluster, each once, the present one last. Raises ``UnknownSystem``."""
+def count_other_backups(
+    settings: Settings, repository: Repository, layout: Layout
+) -> dict[int, int]:
+    """How many backups each system of a cluster has, but for the one of ``layout``."""
+    numbers = {record.system_identifier for record in _records(settings, repository)}
+    return _counted(settings, repository, numbers - {layout.system_identifier})
+
+
+def known_systems(
+    settings: Settings, repository: Repository, *, counts: Mapping[int, int] | None = None
+) -> list[KnownSystem]:
+    """All systems of a cluster, each once, the present one last. Raises ``UnknownSystem``.
+
+    ``counts`` are the backups of each, if they are known.
+    """
     records = _records(settings, repository)
+    if counts is None:
+        numbers = {record.system_identifier for record in records}
+        counts = _counted(settings, repository, numbers)
     ends = [from_utc_text(record.since) for record in records[1:]]
     found: dict[int, KnownSystem] = {}
     for record, until in zip(records, [*ends, None], strict=True):
         number = record.system_identifier
         known = found.pop(number, None)  # it came back: it moves to the end
         if known is None:
-            backups = count_backups(repository.store, Layout(settings.cluster, number))
-            known = KnownSystem(number, from_utc_text(record.since), until, backups)
+            since = from_utc_text(record.since)
+            known = KnownSystem(number, since, until, counts.get(number, 0))
         found[number] = replace(known, until=until)
     return list(found.values())
 
@@ -148,6 +168,13 @@ def other_system_lines(
                 f"{one.backups_text}: pgkeep list --system {number}"
             )
     return lines
+
+
+def _counted(settings: Settings, repository: Repository, numbers: Iterable[int]) -> dict[int, int]:
+    known = list(numbers)
+    layouts = [Layout(settings.cluster, number) for number in known]
+    counts = each(partial(count_backups, repository.store), layouts)
+    return dict(zip(known, counts, strict=True))
 
 
 def _records(settings: Settings, repository: Repository) -> list[System]:

@@ -155,6 +155,11 @@ class BackupSession:
             stopped_at=stopped_at,
         )
 
+    def abandon(self) -> None:
+        """Give up a call that another thread waits in: there it raises ServerError, soon. The
+        server aborts the backup when its checkpoint is made."""
+        self._connection.cut()
+
     def control_checkpoint(self) -> ControlCheckpoint:
         """What the server's own pg_control says now. Raises ServerError."""
         lsn, redo, timeline, previous, next_xid, time, system = self._connection.row(

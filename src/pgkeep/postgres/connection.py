@@ -108,6 +108,21 @@ class ServerConnection:
 
         return read_facts(self)
 
+    def cut(self) -> None:
+        """Let a query that another thread waits for fail; it may have minutes to go. May be called
+        from any thread, and the session is only good for closing then."""
+        import os
+        import socket
+        from contextlib import suppress
+
+        import psycopg
+
+        with (
+            suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(self.raw.fileno())) as end,
+        ):
+            end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End the session; a backup that it had started is aborted by the server."""
         self.raw.close()

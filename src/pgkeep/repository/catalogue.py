@@ -13,9 +13,9 @@ would else choose another one without a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from pgkeep.errors import (
@@ -37,15 +37,16 @@ from pgkeep.repository.trash import Trash, read_trash
 from pgkeep.repository.wal import read_wal_header
 from pgkeep.repository.wal_inventory import Gap as Gap
 from pgkeep.repository.wal_inventory import WalInventory as WalInventory
+from pgkeep.repository.wal_inventory import WalListing, list_wal
 from pgkeep.repository.wal_inventory import read_histories as read_histories
 from pgkeep.repository.wal_inventory import read_inventory as read_inventory
 from pgkeep.repository.wal_inventory import timelines_after as timelines_after
 from pgkeep.seal.keyring import Keyring
 from pgkeep.storage.fallback import read_sound, stores_of
 from pgkeep.storage.interface import Store
+from pgkeep.storage.together import each, together
 from pgkeep.units import from_utc_text
 
-_REQUESTS = 16
 _DAMAGED_SEGMENTS = 8
 _T = TypeVar("_T")
 
@@ -88,6 +89,19 @@ class Catalogue(NamedTuple):
     backups: tuple[Backup, ...]
     problems: tuple[Problem, ...]
 
+    def whole(self) -> list[Backup]:
+        """The backups, if there are no others. Raises what is wrong with the first of those."""
+        if self.problems:
+            raise self.problems[0].error
+        return list(self.backups)
+
+
+class Listed(NamedTuple):
+    """The names under each of the two prefixes, and those that are backups, oldest first."""
+
+    copies: tuple[set[str], set[str]]
+    names: list[str]
+
 
 @dataclass(frozen=True)
 class Window:
@@ -110,10 +124,7 @@ def list_backups(repository: Repository, layout: Layout) -> list[Backup]:
     Raises ``IdentityNeeded`` without the metadata key. A backup whose manifests are both
     unreadable is an error (``DamagedObject`` and the like), not an absence.
     """
-    catalogue = read_catalogue(repository, layout)
-    if catalogue.problems:
-        raise catalogue.problems[0].error
-    return list(catalogue.backups)
+    return read_catalogue(repository, layout).whole()
 
 
 def read_catalogue(
@@ -124,12 +135,22 @@ def read_catalogue(
 
     Raises ``IdentityNeeded``, and what the store raises.
     """
-    found, names = _listed(repository.store, layout, with_trash=with_trash)
-    if not names:
-        return Catalogue((), ())
+    return _read(repository, layout, _listed(repository.store, layout, with_trash=with_trash))
 
+
+def read_catalogue_and_wal(repository: Repository, layout: Layout) -> tuple[Catalogue, WalListing]:
+    """As :func:`read_catalogue` and ``list_wal``.
+
+    WAL is listed after the manifests, while their heads are read: all WAL of a backup was stored
+    before its manifest was, and must not seem to be missing.
+    """
+    listed = _listed(repository.store, layout)
+    return together(lambda: _read(repository, layout, listed), lambda: list_wal(repository, layout))
+
+
+def _read(repository: Repository, layout: Layout, listed: Listed) -> Catalogue:
     def load(name: str) -> Backup | Problem | None:
-        copies = (name in found[0], name in found[1])
+        copies = (name in listed.copies[0], name in listed.copies[1])
         try:
             return Backup(_either(repository, layout, name, copies, read_head), copies)
         except (DamagedObject, FormatTooNew, WrongIdentity) as error:
@@ -137,8 +158,7 @@ def read_catalogue(
         except NoSuchBackup:
             return None  # it was deleted between the listing and now
 
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        loaded = list(pool.map(load, names))
+    loaded = each(load, listed.names)
     return Catalogue(
         tuple(one for one in loaded if isinstance(one, Backup)),
         tuple(one for one in loaded if isinstance(one, Problem)),
@@ -147,7 +167,7 @@ def read_catalogue(
 
 def count_backups(store: Store, layout: Layout) -> int:
     """How many backups exist, the unreadable too: three listings, and nothing is read."""
-    return len(_listed(store, layout)[1])
+    return len(_listed(store, layout).names)
 
 
 def load_manifest(repository: Repository, layout: Layout, backup: Backup) -> Manifest:
@@ -183,21 +203,26 @@ def recovery_windows(
     """
     complete = [backup for backup in backups if is_complete(backup, inventory)]
     timelines = set(inventory.segments) | {backup.head.timeline for backup in complete}
-    windows = []
-    for timeline in sorted(timelines):
-        history = inventory.history(timeline)
-        if history is not None:
-            windows += _windows_of(repository, layout, history, complete, inventory)
-    return windows
+    ends = [
+        end
+        for timeline in sorted(timelines)
+        if (history := inventory.history(timeline)) is not None
+        for end in _ends_of(history, complete, inventory)
+    ]
+    return each(partial(_window, repository, layout, inventory), ends)
 
 
-def _windows_of(
-    repository: Repository,
-    layout: Layout,
-    history: TimelineHistory,
-    backups: Sequence[Backup],
-    inventory: WalInventory,
-) -> list[Window]:
+class _End(NamedTuple):
+    """Where WAL ends that begins in a backup, and the backups from which one gets there."""
+
+    timeline: int
+    segno: int
+    backups: list[Backup]
+
+
+def _ends_of(
+    history: TimelineHistory, backups: Sequence[Backup], inventory: WalInventory
+) -> list[_End]:
     by_end: dict[tuple[int, int], list[Backup]] = {}
     for backup in backups:
         if not history.contains(backup.head.timeline, backup.stop_lsn):
@@ -206,21 +231,21 @@ def _windows_of(
         # An end on an ancestor is that ancestor's window, or belongs to nobody: it is shown there.
         if reached is not None and reached[0] == history.timeline:
             by_end.setdefault(reached, []).append(backup)
-    windows = []
-    for (timeline, segno), members in sorted(by_end.items()):
-        name, closed = _closed(repository, layout, timeline, segno, inventory=inventory)
-        first = min(members, key=lambda backup: backup.ended)
-        windows.append(
-            Window(
-                timeline,
-                first.ended,
-                max(closed or first.ended, first.ended),
-                first.stop_lsn,
-                name,
-                tuple(backup.id for backup in members),
-            )
-        )
-    return windows
+    return [_End(*end, members) for end, members in sorted(by_end.items())]
+
+
+def _window(repository: Repository, layout: Layout, inventory: WalInventory, end: _End) -> Window:
+    timeline, segno, members = end
+    name, closed = _closed(repository, layout, timeline, segno, inventory=inventory)
+    first = min(members, key=lambda backup: backup.ended)
+    return Window(
+        timeline,
+        first.ended,
+        max(closed or first.ended, first.ended),
+        first.stop_lsn,
+        name,
+        tuple(backup.id for backup in members),
+    )
 
 
 def _closed(
@@ -244,10 +269,7 @@ def _closed(
     return segment_name(timeline, segno, inventory.segment_size), None
 
 
-def _listed(
-    store: Store, layout: Layout, *, with_trash: bool = False
-) -> tuple[tuple[set[str], set[str]], list[str]]:
-    """The names under each of the two prefixes, and those that are backups, oldest first."""
+def _listed(store: Store, layout: Layout, *, with_trash: bool = False) -> Listed:
     prefixes = (layout.manifests, layout.manifest_copies, layout.voids)
     first: set[str] = set()
     second: set[str] = set()
@@ -259,7 +281,7 @@ def _listed(
             out |= {name for name in trash.states if trash.is_out(name)}
         first |= listed[0] - out
         second |= listed[1] - out
-    return (first, second), sorted(first | second)
+    return Listed((first, second), sorted(first | second))
 
 
 def _list_each(
@@ -274,8 +296,11 @@ def _list_each(
     problem: StoreError | None = None
     for one in stores:
         try:
-            names = [{info.key[len(prefix) :] for info in one.list(prefix)} for prefix in prefixes]
-            found.append((names, read_trash(one, layout)))
+            found.append(
+                together(
+                    partial(each, partial(_names, one), prefixes), partial(read_trash, one, layout)
+                )
+            )
         except StoreError as error:
             if len(stores) == 1:
                 raise
@@ -283,6 +308,10 @@ def _list_each(
     if problem is not None and not found:
         raise problem
     return found
+
+
+def _names(store: Store, prefix: str) -> set[str]:
+    return {info.key[len(prefix) :] for info in store.list(prefix)}
 
 
 def _reading(

@@ -7,8 +7,9 @@ check begins where the last one ended. So what has not been read for longest com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound, WrongIdentity
@@ -17,6 +18,7 @@ from pgkeep.repository.layout import Layout, numbered
 from pgkeep.repository.record import list_numbered, member, publish
 from pgkeep.repository.sealed_record import build_sealed_record, parse_sealed_record
 from pgkeep.seal.envelope import damaged
+from pgkeep.storage.together import each
 
 QUICK, SCRUB, DEEP = "quick", "scrub", "deep"
 LEVELS = (QUICK, SCRUB, DEEP)
@@ -116,19 +118,18 @@ def read_checks(repository: Repository, layout: Layout) -> CheckHistory:
     """
     if not repository.keyring.can_read_metadata:
         return CheckHistory()
-    return CheckHistory(list(_read(repository, layout)))
-
-
-def _read(repository: Repository, layout: Layout) -> Iterator[Check]:
     names = [info.key for info in list_numbered(repository.store, layout.checks)]
-    for key in reversed(names[-_REMEMBERED:]):
-        try:
-            data = repository.store.get(key)
-            check = _parse(parse_sealed_record(data, key, repository.keyring), key)
-        except (DamagedObject, FormatTooNew, WrongIdentity, ObjectNotFound):
-            continue
-        if check is not None:
-            yield check
+    found = each(partial(_read, repository), reversed(names[-_REMEMBERED:]))
+    return CheckHistory([check for check in found if check is not None])
+
+
+def _read(repository: Repository, key: str) -> Check | None:
+    """None for one that cannot be read, too."""
+    try:
+        data = repository.store.get(key)
+        return _parse(parse_sealed_record(data, key, repository.keyring), key)
+    except (DamagedObject, FormatTooNew, WrongIdentity, ObjectNotFound):
+        return None
 
 
 def _parse(members: dict[str, Any], key: str) -> Check | None:

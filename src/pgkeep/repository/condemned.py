@@ -8,7 +8,6 @@ it has created its pin, and takes nothing that they name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -22,8 +21,8 @@ from pgkeep.repository.record import (
     publish,
 )
 from pgkeep.storage.interface import ObjectInfo, Store
+from pgkeep.storage.together import each
 
-_REQUESTS = 16
 _KINDS = ("condemned", "spared")
 _KEYS_A_RECORD = 10_000
 GRACE_SECONDS = 3600
@@ -56,15 +55,14 @@ def read_condemned(store: Store, layout: Layout) -> Condemned:
         return info.key, due, keys
 
     found = Condemned({}, {})
-    infos = list(list_numbered(store, layout.admin("condemned")))
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        for name, due, keys in filter(None, pool.map(read, infos)):
-            found.records[name] = keys
-            for key in keys:
-                if due is None:
-                    found.due.pop(key, None)
-                else:
-                    found.due[key] = due
+    infos = list_numbered(store, layout.admin("condemned"))
+    for name, due, keys in filter(None, each(read, infos)):
+        found.records[name] = keys
+        for key in keys:
+            if due is None:
+                found.due.pop(key, None)
+            else:
+                found.due[key] = due
     return found
 
 

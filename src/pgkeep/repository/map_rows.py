@@ -16,7 +16,8 @@ from pgkeep.repository.map import HOLE, FileMap, FrameAddress, MapBlock
 
 PackKey = tuple[str, int]
 _NOWHERE = -2
-_ZEROS = -1
+ZEROS = -1
+"""Stands for the frame of a page that is all zeros, in :meth:`MapRows.frames_of_pages`."""
 
 
 class MapRows(NamedTuple):
@@ -75,7 +76,7 @@ class MapRows(NamedTuple):
         inside = np.zeros(pages, dtype=np.int64)
         first, count, frame, start = self.extents
         total = int(count.sum())
-        frame = np.where(frame == HOLE, _ZEROS, frame)
+        frame = np.where(frame == HOLE, ZEROS, frame)
         known = min(total, pages)
         owner[:known] = np.repeat(frame, count)[:known]
         inside[:known] = (np.repeat(start - first, count) + np.arange(total))[:known]
@@ -116,7 +117,7 @@ def overlay(
     known = old.frames.shape[1]
     total = int(count.sum())
     places = np.repeat(first - np.cumsum(count) + count, count) + np.arange(total)
-    owner[places] = np.repeat(np.where(frame == HOLE, _ZEROS, frame + known), count)
+    owner[places] = np.repeat(np.where(frame == HOLE, ZEROS, frame + known), count)
     inside[places] = np.repeat(start - first, count) + places
     if (owner == _NOWHERE).any():
         raise ValueError(f"{old.path}: a page of the file is nowhere")
@@ -146,11 +147,11 @@ def _extents(owner: Any, inside: Any) -> Any:
         return np.zeros((4, 0), dtype=np.int64)
     begins = np.ones(len(owner), dtype=bool)
     same = owner[1:] == owner[:-1]
-    begins[1:] = ~(same & ((owner[1:] == _ZEROS) | (inside[1:] == inside[:-1] + 1)))
+    begins[1:] = ~(same & ((owner[1:] == ZEROS) | (inside[1:] == inside[:-1] + 1)))
     first = np.flatnonzero(begins)
     count = np.diff(np.append(first, len(owner)))
     frame = owner[first]
-    zeros = frame == _ZEROS
+    zeros = frame == ZEROS
     return np.vstack(
         (first, count, np.where(zeros, HOLE, frame), np.where(zeros, 0, inside[first]))
     ).astype(np.int64)

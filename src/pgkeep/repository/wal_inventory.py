@@ -15,9 +15,10 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pgkeep.errors import DamagedObject, StoreError
 from pgkeep.postgres.history import Ancestor, TimelineHistory
@@ -35,9 +36,9 @@ from pgkeep.repository.layout import Layout
 from pgkeep.repository.wal import read_wal_header
 from pgkeep.seal.envelope import damaged as damaged_object
 from pgkeep.storage.fallback import read_sound
-from pgkeep.storage.interface import ObjectInfo
+from pgkeep.storage.interface import ObjectInfo, Store
+from pgkeep.storage.together import each, together
 
-_REQUESTS = 16
 _LISTINGS = 3
 _SEGMENT = re.compile(r"([0-9A-F]{8}[0-9A-F]{8})/\1[0-9A-F]{8}")
 _HISTORY = re.compile(r"(?!0{8})[0-9A-F]{8}\.history")
@@ -142,6 +143,35 @@ class WalInventory:
         return reached
 
 
+class WalListing(NamedTuple):
+    """What a listing shows, before it is known how large a segment is.
+
+    ``segments`` has the last 16 digits of each name as one number, by the timeline's 8 digits.
+    """
+
+    segments: dict[str, array[int]]
+    partials: frozenset[str]
+    stored_bytes: int
+    histories: Mapping[int, TimelineHistory] = MappingProxyType({})
+    horizons: Mapping[int, Lsn] = MappingProxyType({})
+
+    def inventory(self, segment_size: int) -> WalInventory:
+        """What is stored, of segments of this size. Raises ValueError for an illegal one."""
+        per_log = _LOG_BYTES // check_segment_size(segment_size)
+        return WalInventory(
+            segment_size,
+            {
+                int(timeline, 16): _ascending(known)
+                for timeline, names in self.segments.items()
+                if (known := _numbered(names, per_log))
+            },
+            self.partials,
+            self.histories,
+            self.stored_bytes,
+            self.horizons,
+        )
+
+
 def read_inventory(
     repository: Repository,
     layout: Layout,
@@ -156,46 +186,66 @@ def read_inventory(
     is told of everything that is listed but histories. Of gaps only those count that are not below
     a horizon.
     """
-    per_log = _LOG_BYTES // check_segment_size(segment_size)
-    start = len(layout.wal)
+    listing = list_wal(repository, layout, damaged=damaged, seen=seen)
+    return listing.inventory(segment_size)
+
+
+def list_wal(
+    repository: Repository,
+    layout: Layout,
+    *,
+    damaged: Callable[[DamagedObject], None] | None = None,
+    seen: Callable[[ObjectInfo], None] | None = None,
+) -> WalListing:
+    """As :func:`read_inventory`, by who does not know yet how large a segment is."""
+    listing, histories, horizons = together(
+        lambda: _list(repository.store, layout.wal, seen),
+        lambda: read_histories(repository, layout, damaged=damaged),
+        lambda: read_horizons(repository.store, layout),
+    )
+    return listing._replace(histories=histories, horizons=horizons)
+
+
+def _list(store: Store, prefix: str, seen: Callable[[ObjectInfo], None] | None) -> WalListing:
+    start = len(prefix)
     segments: dict[str, array[int]] = {}
     partials, stored = set(), 0
-    for info in repository.store.list(layout.wal):
+    for info in store.list(prefix):
         stored += info.size_bytes
         if seen is not None:
             seen(info)
         place = info.key[start:]
         if _SEGMENT.fullmatch(place):
-            log, seg = int(place[8:16], 16), int(place[-8:], 16)
-            if seg < per_log:
-                segments.setdefault(place[:8], array("q")).append(log * per_log + seg)
+            segments.setdefault(place[:8], array("Q")).append(int(place[-16:], 16))
         elif place.endswith(".partial") and _is_partial(place):
             partials.add(place[17:])
     segments.pop("00000000", None)
-    return WalInventory(
-        segment_size,
-        {int(timeline, 16): _ascending(numbers) for timeline, numbers in segments.items()},
-        frozenset(partials),
-        read_histories(repository, layout, damaged=damaged),
-        stored,
-        read_horizons(repository.store, layout),
-    )
+    return WalListing(segments, frozenset(partials), stored)
 
 
-def read_whole_inventory(repository: Repository, layout: Layout, segment_size: int) -> WalInventory:
+def _numbered(names: array[int], per_log: int) -> array[int]:
+    """The numbers of segments from the ends of their names; no segment of this size has others."""
+    low = (1 << 32) - 1
+    return array("q", ((one >> 32) * per_log + (one & low) for one in names if one & low < per_log))
+
+
+def read_whole_inventory(
+    repository: Repository, layout: Layout, segment_size: int, *, listed: WalListing | None = None
+) -> WalInventory:
     """As :func:`read_inventory`, for whoever takes the end of what is listed for the end of what is
     stored: the segment behind each end is asked for by its name, and must not be there.
 
-    Raises also ``StoreError``, when the store goes on listing less than it has.
+    ``listed`` spares the first listing. Raises also ``StoreError``, when the store goes on listing
+    less than it has.
     """
-    inventory = read_inventory(repository, layout, segment_size)
+    inventory = (listed or list_wal(repository, layout)).inventory(segment_size)
     beyond: set[tuple[int, int]] = set()
     for _ in range(_LISTINGS):
-        beyond = {
-            (timeline, known[-1] + 1)
-            for timeline, known in inventory.segments.items()
-            if repository.store.exists(_key_of(layout, timeline, known[-1] + 1, segment_size))
-        }
+        behind = [(timeline, known[-1] + 1) for timeline, known in inventory.segments.items()]
+        are_there = each(
+            lambda one: repository.store.exists(_key_of(layout, *one, segment_size)), behind
+        )
+        beyond = {one for one, is_there in zip(behind, are_there, strict=True) if is_there}
         if not beyond:
             return inventory
         inventory = read_inventory(repository, layout, segment_size)
@@ -250,10 +300,7 @@ def read_histories(
             damaged(error)
             return None
 
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        return {
-            int(history.timeline): history for history in pool.map(load_or_tell, keys) if history
-        }
+    return {int(history.timeline): history for history in each(load_or_tell, keys) if history}
 
 
 def _history(timeline: int, rows: Sequence[Sequence[object]]) -> TimelineHistory:

@@ -27,7 +27,7 @@ from pgkeep.repository.catalogue import (
     Backup,
     is_complete,
     is_good,
-    list_backups,
+    read_catalogue_and_wal,
 )
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -61,7 +61,8 @@ def resolve(
     if not repository.keyring.can_read_data:
         repository.keyring.open_data_key(b"")  # says what is missing
     progress.phase("looking for a way to the target")
-    backups = list_backups(repository, layout)
+    catalogue, listed = read_catalogue_and_wal(repository, layout)
+    backups = catalogue.whole()
     if not backups:
         raise TargetNotReachable(
             f"There is no backup of {layout.cluster!r} (system {layout.system_identifier}) in "
@@ -69,7 +70,7 @@ def resolve(
             remedy="Check PGKEEP_REPO and PGKEEP_CLUSTER; pgkeep list shows what there is.",
         )
     segment_size = backups[-1].head.wal_segment_size
-    inventory = read_whole_inventory(repository, layout, segment_size)
+    inventory = read_whole_inventory(repository, layout, segment_size, listed=listed)
     reader = WalReader(repository, layout, segment_size, progress)
     named = options.target.target.kind == "name"
     points = read_restore_points(repository.store, layout) if named else []

@@ -58,6 +58,7 @@ class WalReader:
     segment_size: int
     progress: Progress
     _kept: dict[str, bytes] = field(default_factory=dict)
+    _headers: dict[Segment, WalHeader] = field(default_factory=dict)
 
     def name(self, segment: Segment) -> str:
         return segment_name(segment.timeline, segment.number, self.segment_size)
@@ -80,12 +81,14 @@ class WalReader:
         return content
 
     def header(self, segment: Segment) -> WalHeader:
-        """What is plain about a stored segment."""
-        key = self.layout.wal_file(self.name(segment))
-        keyring = self.repository.keyring
-        return read_sound(
-            self.repository.store, key, lambda store: read_wal_header(store, key, keyring)
-        )
+        """What is plain about a stored segment. May be called by many threads."""
+        if segment not in self._headers:
+            key = self.layout.wal_file(self.name(segment))
+            keyring = self.repository.keyring
+            self._headers[segment] = read_sound(
+                self.repository.store, key, lambda store: read_wal_header(store, key, keyring)
+            )
+        return self._headers[segment]
 
     def scanner(self, segment: Segment) -> WalScanner:
         start = segment_start_lsn(segment.number, self.segment_size)

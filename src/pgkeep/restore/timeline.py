@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from pgkeep.errors import AmbiguousTimeline, TargetNotReachable
 from pgkeep.postgres.history import TimelineHistory, parse_history
@@ -22,6 +23,7 @@ from pgkeep.repository.catalogue import Backup
 from pgkeep.repository.wal import read_wal_header
 from pgkeep.repository.wal_inventory import WalInventory, timelines_after
 from pgkeep.restore.search import Segment, WalReader, read_wal_file
+from pgkeep.storage.together import each, together
 from pgkeep.units import from_utc_text, show_moment
 
 
@@ -46,7 +48,7 @@ def choose_timeline(reader: WalReader, inventory: WalInventory, newest: Backup) 
     base = newest.head.timeline
     _refuse_unknown(inventory, base)
     candidates = timelines_after(inventory.histories, base)
-    branches = [_branch(reader, inventory, timeline) for timeline in candidates]
+    branches = each(partial(_branch, reader, inventory), candidates)
     live = [branch for branch in branches if not _is_over(branch, branches, inventory)]
     if len(live) == 1:
         return live[0].timeline
@@ -92,20 +94,25 @@ def _refuse_unknown(inventory: WalInventory, base: int) -> None:
 
 
 def _branch(reader: WalReader, inventory: WalInventory, timeline: int) -> Branch:
-    repository = reader.repository
-    born, forked = None, "without ancestors"
-    history = inventory.histories.get(timeline)
-    if history is not None and len(history.ancestors) > 1:
-        key = reader.layout.wal_file(history_name(timeline))
-        born = from_utc_text(read_wal_header(repository.store, key, repository.keyring).pushed)
+    forked, history = "without ancestors", inventory.histories.get(timeline)
+    has_parent = history is not None and len(history.ancestors) > 1
+    if history is not None and has_parent:
         parent = history.ancestors[-2]
         forked = f"which left timeline {int(parent.timeline)} at {parent.end}"
     numbers = inventory.segments.get(timeline)
-    if not numbers:
-        return Branch(timeline, born, forked, None, None)
-    last = Segment(timeline, numbers[-1])
-    pushed = from_utc_text(reader.header(last).pushed)
-    return Branch(timeline, born, forked, pushed, reader.name(last))
+    last = Segment(timeline, numbers[-1]) if numbers else None
+    born, pushed = together(
+        lambda: _pushed(reader, timeline) if has_parent else None,
+        lambda: from_utc_text(reader.header(last).pushed) if last else None,
+    )
+    return Branch(timeline, born, forked, pushed, reader.name(last) if last else None)
+
+
+def _pushed(reader: WalReader, timeline: int) -> datetime:
+    """When the history file of a timeline was stored, by its header."""
+    key = reader.layout.wal_file(history_name(timeline))
+    header = read_wal_header(reader.repository.store, key, reader.repository.keyring)
+    return from_utc_text(header.pushed)
 
 
 def _is_over(branch: Branch, branches: Sequence[Branch], inventory: WalInventory) -> bool:

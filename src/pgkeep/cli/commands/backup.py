@@ -14,6 +14,7 @@ from pgkeep.config import state_directory
 from pgkeep.errors import LocalIOError, PagesDamaged, TooFewCopies
 from pgkeep.repository.identity import open_repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.start import ask_for_start
 from pgkeep.units import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def run(context: Context, args: Namespace) -> int:
 def _open_one(context: Context) -> Repository:
     settings = context.settings
     host = open_host_state(settings, context.owner_uid)
-    store = open_store(settings, outages=context.outages)
+    store = ask_for_start(open_store(settings, outages=context.outages), settings.cluster)
     return open_repository(store, host, unlock=unlock_of(settings))
 
 
