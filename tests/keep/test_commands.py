@@ -180,18 +180,19 @@ def test_killed_at_any_moment_it_leaves_what_is_listed_whole(kept: Kept) -> None
     began = time.monotonic()
     kept.with_variables(KEEP_ONE)("expire", "--dry-run")
     whole = time.monotonic() - began
-    killed = 0
-    for _ in range(14):
+    killed, rounds = 0, 0
+    while killed < 6 and rounds < 60:  # how fast it is depends on what else runs here
+        rounds += 1
         argv: list[str | Path] = [pgkeep_program(), "expire"]
         env = scrubbed_environment({**kept.environ, **KEEP_ONE})
         with popen_as_server_user(argv, env=env) as process:
-            time.sleep(whole * chance.uniform(0.4, 1.3))
+            time.sleep(whole * chance.uniform(0.2, 1.0))
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += process.returncode == -signal.SIGKILL
         kept("verify")
         kept.pass_time(chance.choice([0.5, 26]))
-    assert killed >= 5
+    assert killed == 6
     kept.with_variables(KEEP_ONE)("expire")
     kept.pass_time(26)
     kept.with_variables(KEEP_ONE)("expire")

@@ -115,7 +115,7 @@ class _Deciding:
                 if history.contains(one.timeline, one.stop_lsn) and one.since <= self._begin
             ]
             for one in _newest(on_way, 1):
-                self._keep(one, f"the window of timeline {history.timeline} begins with it")
+                self._keep(one, f"the window of timeline {int(history.timeline)} begins with it")
                 self._bases.add(one.id)
 
     def newest(self) -> None:
