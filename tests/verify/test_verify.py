@@ -11,7 +11,8 @@ import pytest
 
 from pgkeep.progress import Silent
 from pgkeep.repository.catalogue import list_backups, load_manifest
-from pgkeep.repository.checks import DEEP, QUICK, SCRUB, read_checks
+from pgkeep.repository.check_records import read_checks
+from pgkeep.repository.checks import DEEP, QUICK, SCRUB
 from pgkeep.verify.run import VerifyOptions, VerifyReport, verify
 from tests.backup.chain import RELATION, Chain
 from tests.backup.format_reader import ReadBackup
@@ -60,7 +61,7 @@ def test_a_sound_repository_is_good_and_the_record_says_so(golden: Golden, level
     for backup in golden.expected["backups"]:
         found = read_checks(golden.repository, golden.layout).of_backup(backup)
         assert found is not None
-        assert (found.kind, found.result) == (level, "good")
+        assert (found.level, found.is_good) == (level, True)
 
 
 def test_a_missing_and_a_short_pack_are_named_with_all_backups_that_need_them(

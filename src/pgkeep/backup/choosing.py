@@ -23,7 +23,7 @@ from pgkeep.backup.skipping import Skipping
 from pgkeep.errors import DamagedObject, FormatTooNew, LocalIOError, ObjectNotFound, WrongIdentity
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import Backup, load_manifest, read_catalogue
-from pgkeep.repository.checks import read_checks
+from pgkeep.repository.check_records import read_checks
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Manifest, read_manifest
@@ -110,7 +110,7 @@ class _Chooser:
 
     def damaged_packs(self, parents: Parents) -> frozenset[PackKey]:
         """The packs of the parents that verify found bad, and not good since."""
-        bad = read_checks(self._repository, self._layout).bad_objects()
+        bad = read_checks(self._repository, self._layout).bad
         if not bad:
             return frozenset()
         found = frozenset(
