@@ -174,7 +174,9 @@ class Check:
         A check that does not know the manifests cannot tell whether an object that is sound in
         itself is the one that they name.
         """
-        if key in self.bad or self.catalogue is False:
+        found = self.bad.get(key)
+        is_bad = found is not None and found.level != QUICK
+        if is_bad or self.catalogue is False:
             return False
         return key in self.again or self.covers(key, level)
 
