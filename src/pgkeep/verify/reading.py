@@ -113,8 +113,18 @@ def read_objects(
                 done.until = None
             while waiting:
                 finish()
+        except BaseException:
+            while waiting and _is_judged(waiting[0][1]):
+                finish()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_judged(future: Future[Finding | None] | None) -> bool:
+    if future is None:
+        return True
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _is_enough(reading: Reading, done: Read, began: float) -> bool:
