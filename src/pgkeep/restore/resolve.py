@@ -27,7 +27,7 @@ from pgkeep.repository.catalogue import (
     Backup,
     is_complete,
     is_good,
-    list_backups,
+    read_catalogue,
 )
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -61,7 +61,7 @@ def resolve(
     if not repository.keyring.can_read_data:
         repository.keyring.open_data_key(b"")  # says what is missing
     progress.phase("looking for a way to the target")
-    backups = list_backups(repository, layout)
+    backups = _readable_backups(repository, layout, options.backup)
     if not backups:
         raise TargetNotReachable(
             f"There is no backup of {layout.cluster!r} (system {layout.system_identifier}) in "
@@ -74,6 +74,26 @@ def resolve(
     named = options.target.target.kind == "name"
     points = read_restore_points(repository.store, layout) if named else []
     return _Resolver(reader, inventory, backups, options, points).run()
+
+
+def _readable_backups(
+    repository: Repository, layout: Layout, named: str | None
+) -> Sequence[Backup]:
+    """The backups to choose from. One that cannot be read is an error, since another one would be
+    chosen without a word; unless one that can be read is named.
+
+    Raises ``DamagedObject`` and the like, with those that can be named.
+    """
+    catalogue = read_catalogue(repository, layout)
+    unreadable = {problem.backup for problem in catalogue.problems}
+    if unreadable and (named is None or named in unreadable):
+        error = catalogue.problems[-1].error
+        if catalogue.backups:
+            near = ", ".join(backup.id for backup in catalogue.backups[-3:])
+            others = f"Other backups can be restored by their names, with --backup: {near}."
+            error.remedy = " ".join(filter(None, (error.remedy, others)))
+        raise error
+    return catalogue.backups
 
 
 class _Resolver:

@@ -6,7 +6,7 @@ segment is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,6 +26,7 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import read_head
 from pgkeep.repository.wal_inventory import Gap, WalInventory
+from pgkeep.seal.envelope import TRAILER_SIZE
 from pgkeep.units import show_moment
 from pgkeep.verify.needs import Needs
 from pgkeep.verify.problem import Problem, what_of
@@ -112,10 +113,46 @@ def _look_at_manifests(repository: Repository, layout: Layout, found: Inspection
 
     with ThreadPoolExecutor(_REQUESTS) as pool:
         found.problems += filter(None, pool.map(look, keys))
+        bad = {problem.key for problem in found.problems}
+        pairs = [
+            (layout.manifest(backup.id), layout.manifest_copy(backup.id))
+            for backup in found.backups
+            if all(backup.copies)
+        ]
+        sound = [pair for pair in pairs if not bad.intersection(pair)]
+        sizes = _sizes(repository, layout) if sound else {}
+        for pair, are_same in zip(
+            sound, pool.map(lambda pair: _are_same(repository, pair, sizes), sound), strict=True
+        ):
+            if not are_same:
+                found.problems.append(Problem(pair[1], f"is not the same as {pair[0]}"))
     for backup in found.backups:
         if not found.needs.add(backup):
             why = what_of(found.needs.unreadable[-1].error, layout.manifest(backup.id))
             found.problems.append(Problem(layout.manifest(backup.id), why, (backup.id,)))
+
+
+def _sizes(repository: Repository, layout: Layout) -> dict[str, int]:
+    return {
+        info.key: info.size_bytes
+        for prefix in (layout.manifests, layout.manifest_copies)
+        for info in repository.store.list(prefix)
+    }
+
+
+def _are_same(repository: Repository, pair: tuple[str, str], sizes: Mapping[str, int]) -> bool:
+    """Whether the two copies of a manifest have one size, and one hash in their trailers."""
+    first, second = (sizes.get(key) for key in pair)
+    if first is None or second is None:
+        return True  # deleted meanwhile, or listed late
+    if first != second:
+        return False
+    length = min(first, TRAILER_SIZE)
+    try:
+        one, other = (repository.store.get_range(key, first - length, length) for key in pair)
+    except ObjectNotFound:
+        return True
+    return one == other
 
 
 def _look_at_packs(
@@ -183,6 +220,12 @@ def _look_at_wal(repository: Repository, layout: Layout, found: Inspection) -> N
         history = layout.wal_file(f"{timeline:08X}.history")
         if inventory.history(timeline) is None and history not in known:
             found.problems.append(Problem(history, "is missing", (backup.id,)))
+    for timeline in sorted(inventory.segments):
+        history = layout.wal_file(f"{timeline:08X}.history")
+        is_told = history in known or any(one.key == history for one in found.problems)
+        if inventory.history(timeline) is None and not is_told:
+            windows = found.impact(history, layout)
+            found.problems.append(Problem(history, "is missing", (), windows))
     first = min((segment_number(one.start_lsn, size) for one in found.backups), default=None)
     for gap in inventory.gaps() if first is not None else ():
         if first is not None and _number(gap.last, size) >= first:
