@@ -104,3 +104,16 @@ def test_a_cluster_without_checksums_has_none_to_fail(
     chain.write(RELATION, torn(sound_pages(20), 7))
     chain.run()
     assert chain.check(DEEP).problems == []
+
+
+def test_what_was_damaged_when_it_was_stored_is_stored_again_from_a_sound_server(
+    chain: Checked,
+) -> None:
+    chain.write(RELATION, torn(sound_pages(20), 7))
+    chain.run()
+    chain.check(DEEP)
+    chain.write(RELATION, sound_pages(20))
+    chain.run()
+    report = chain.check(DEEP)
+    assert report.proved == (chain.made[1],)
+    assert report.problems[0].flawed == (chain.made[0],)
