@@ -50,6 +50,12 @@ def test_sound_pages_new_pages_and_other_segments_are_good(chain: Checked) -> No
     assert report.proved == tuple(chain.made)
 
 
+def test_a_relation_of_new_pages_alone_is_good(chain: Checked) -> None:
+    chain.write(RELATION, bytes(20 * PAGE))
+    chain.run()
+    assert chain.check(DEEP).proved == tuple(chain.made)
+
+
 def test_a_page_that_was_damaged_when_it_was_stored_is_named_by_file_and_page(
     chain: Checked,
 ) -> None:

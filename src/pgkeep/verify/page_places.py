@@ -11,8 +11,10 @@ Any other was damaged when it was stored, and no check of hashes can see that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject, FormatTooNew, NoSuchBackup, ObjectNotFound, WrongIdentity
@@ -31,6 +33,7 @@ from pgkeep.seal.envelope import PREFIX_SIZE, damaged
 
 _UNREADABLE = (DamagedObject, FormatTooNew, WrongIdentity, NoSuchBackup, ObjectNotFound)
 _USUAL_SEGMENT_BYTES = 1 << 30
+_REQUESTS = 8
 PackKey = tuple[str, int]
 
 
@@ -52,6 +55,7 @@ class PagePlaces:
         self._packs: dict[PackKey, int] = {}
         self._paths: list[str] = []
         self._rows: Any = None
+        self._new: list[Any] = []
         self._marked: set[tuple[PackKey, int, int]] = set()
         self._spans: dict[str, tuple[Lsn, Lsn]] = {}
 
@@ -81,7 +85,13 @@ class PagePlaces:
 
     # -- building -----------------------------------------------------------------------------
 
-    def _add(self, found: _Block, relations: dict[str, int]) -> None:
+    def add_backup(self, backup: Backup) -> None:
+        """A backup of a cluster with checksums."""
+        self._spans[backup.head.attempt] = (backup.start_lsn, backup.stop_lsn)
+
+    def add(self, found: _Block, relations: dict[str, int]) -> None:
+        """The maps of a block; ``relations`` tells the first block of each file. Nothing of it
+        unless all are sound: raises ``DamagedObject``."""
         import numpy as np
 
         block, slots = found.block, found.slots
@@ -106,7 +116,7 @@ class PagePlaces:
                 file[table.slot],
             )
         )
-        self._rows = rows if self._rows is None else np.hstack((self._rows, rows))
+        self._new.append(rows)
         for slot in slots:
             self._mark(block, slot)
 
@@ -122,14 +132,18 @@ class PagePlaces:
                     inside = extent.page_in_frame + page - extent.first
                     self._marked.add(((frame.attempt, frame.pack), frame.number, inside))
 
-    def _settle(self) -> None:
-        """In order, and each run of pages once: the maps of many backups name most of them."""
+    def settle(self) -> None:
+        """Bring what was added in order, each run of pages once: many maps name most of them."""
         import numpy as np
 
-        if self._rows is None:
+        if not self._new:
             return
-        order = np.lexsort(self._rows[3::-1])
-        rows = self._rows[:, order]
+        known = [] if self._rows is None else [self._rows]
+        whole = np.hstack([*known, *self._new])
+        self._new.clear()
+        if not whole.size:
+            return  # zeros have no row
+        rows = whole[:, np.lexsort(whole[3::-1])]
         same = (rows[:4, 1:] == rows[:4, :-1]).all(axis=0)
         self._rows = rows[:, np.concatenate(([True], ~same))]
 
@@ -152,11 +166,11 @@ def read_page_places(
     """
     progress.phase("reading the maps of backups")
     places = PagePlaces()
-    seen: set[tuple[PackKey, int, int]] = set()
+    seen: dict[tuple[PackKey, int], set[int]] = {}
     for backup in backups:
         if not backup.head.checksums:
             continue
-        places._spans[backup.head.attempt] = (backup.start_lsn, backup.stop_lsn)
+        places.add_backup(backup)
         try:
             manifest = load_manifest(repository, layout, backup)
         except _UNREADABLE:
@@ -165,7 +179,7 @@ def read_page_places(
             _add_backup(repository, layout, manifest, places, seen)
         finally:
             manifest.close()
-        places._settle()
+        places.settle()
     return places
 
 
@@ -174,25 +188,44 @@ def _add_backup(
     layout: Layout,
     manifest: Manifest,
     places: PagePlaces,
-    seen: set[tuple[PackKey, int, int]],
+    seen: dict[tuple[PackKey, int], set[int]],
 ) -> None:
+    """What this backup has and none before it: an unchanged file's map is that of the parent."""
     packs = manifest.packs()
     relations = _relations(manifest)
     wanted = [row for row in manifest.files() if row.path in relations and row.map_pack in packs]
     wanted.sort(key=_block_of)
-    for _, group in groupby(wanted, key=_block_of):
-        rows = list(group)
-        info = packs[rows[0].map_pack]
-        key = (info.attempt, info.number)
-        fresh = [row for row in rows if (key, row.map_frame, row.map_slot) not in seen]
-        if not fresh:
-            continue
+
+    def read(rows: list[FileRow]) -> _Block | None:
         try:
-            found = _read_block(repository, layout, info, fresh)
-            places._add(found, relations)
+            return _read_block(repository, layout, packs[rows[0].map_pack], rows)
         except _UNREADABLE:
-            continue
-        seen.update((key, row.map_frame, row.map_slot) for row in fresh)
+            return None
+
+    fresh = (_fresh(list(group), packs, seen) for _, group in groupby(wanted, key=_block_of))
+    groups = (rows for rows in fresh if rows)
+    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="maps") as pool:
+        while some := list(islice(groups, 2 * _REQUESTS)):
+            for found in pool.map(read, some):
+                if found is not None:
+                    _add_if_sound(places, found, relations)
+
+
+def _fresh(
+    rows: list[FileRow],
+    packs: Mapping[int, PackInfo],
+    seen: dict[tuple[PackKey, int], set[int]],
+) -> list[FileRow]:
+    info = packs[rows[0].map_pack]
+    known = seen.setdefault(((info.attempt, info.number), rows[0].map_frame), set())
+    fresh = [row for row in rows if row.map_slot not in known]
+    known.update(row.map_slot for row in fresh)
+    return fresh
+
+
+def _add_if_sound(places: PagePlaces, found: _Block, relations: dict[str, int]) -> None:
+    with suppress(DamagedObject):  # its pack is named where it is opened
+        places.add(found, relations)
 
 
 def _relations(manifest: Manifest) -> dict[str, int]:

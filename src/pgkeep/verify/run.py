@@ -140,7 +140,10 @@ class _Run:
         deep = options.level == DEEP
         needs = report.inspection.needs if report.inspection is not None else None
         places = None
-        known_deep = any(one.level == DEEP for one in self._history.bad.values())
+        known_deep = any(
+            one.level == DEEP and key.startswith(self._layout.packs)
+            for key, one in self._history.bad.items()
+        )
         can_open = repository.keyring.can_read_data
         if report.inspection is not None and can_open and (deep or known_deep):
             backups = report.inspection.backups
