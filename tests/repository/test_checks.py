@@ -93,6 +93,26 @@ def test_a_pass_keeps_its_candidates_through_a_part_that_does_not_know_backups()
     assert history(first, other).passes == {SCRUB: Pass(LATER, B, None)}
 
 
+def test_of_two_repositories_the_one_that_proved_a_backup_counts() -> None:
+    """Read as one they restore it; what neither has proved is as broken as one of them says."""
+    here = history(
+        Check(DEEP, AT, backups=("one", "two", "three")),
+        Check(SCRUB, LATER, bad={A: ROTTEN}, broken=("one", "two", "three")),
+    )
+    there = history(
+        Check(QUICK, AT, backups=("one",)),
+        Check(DEEP, AT, backups=("three",)),
+        Check(QUICK, LATER, backups=("one",), broken=("three",)),
+    )
+    for both in (here.beside(there), there.beside(here)):
+        assert both.of_backup("one") == (QUICK, LATER, True)
+        assert both.of_backup("two") == (SCRUB, LATER, False)
+        verdict = both.of_backup("three")
+        assert verdict is not None
+        assert not verdict.is_good
+        assert both.bad == {A: ROTTEN}
+
+
 # -- as records ---------------------------------------------------------------------------------
 
 

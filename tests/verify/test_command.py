@@ -229,3 +229,35 @@ def test_a_stopped_check_says_how_far_it_came_and_the_next_goes_on(
     assert check["everything_read"]
     assert check["good_backups"] == everything["good_backups"]
     assert 0 < check["read_objects"] < everything["read_objects"]
+
+
+AWAY = """
+import sys
+from pgkeep.cli.main import main
+from pgkeep.errors import StoreUnavailable
+from pgkeep.verify.judging import Judge
+
+look = Judge.look
+
+def away(self, key, *, deep):
+    if key >= sys.argv[1]:
+        raise StoreUnavailable("The store does not answer.", remedy="Try again later.")
+    return look(self, key, deep=deep)
+
+Judge.look = away
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_store_that_goes_away_is_46_and_what_was_read_is_not_read_again(
+    golden: Golden, pgkeep: Pgkeep
+) -> None:
+    *_, last = [info.key for info in golden.store.list(golden.layout.wal)]
+    command = [sys.executable, "-c", AWAY, last, "verify", "--scrub"]
+    done = run_as_server_user(command, env=scrubbed_environment(pgkeep.environ), check=False)
+    assert done.returncode == 46, done.stderr
+    assert "is recorded; the next run goes on from there" in done.stderr
+    check = pgkeep.json("verify", "--scrub")["checks"][0]
+    assert check["everything_read"]
+    assert check["read_objects"] == 1
+    assert set(check["good_backups"]) == set(golden.expected["backups"])

@@ -41,6 +41,17 @@ def test_two_stretches_are_two_problems_and_one_segment_is_just_missing(tmp_path
     assert second.what == f"2 segments from {segment(7)} to {segment(8)} are missing"
 
 
+def test_what_a_backup_misses_of_a_longer_hole_is_that_hole(tmp_path: Path) -> None:
+    repository, _ = make_repository(tmp_path)
+    put_backup(repository, head("20261120T120000Z", "0/300028", "0/500000"))
+    for number in (3, 8, 9):
+        put_segment(repository, 1, number)
+    (problem,) = check(repository, QUICK).problems
+    assert problem.what == f"4 segments from {segment(4)} to {segment(7)} are missing"
+    assert problem.backups == ("20261120T120000Z",)
+    assert problem.windows
+
+
 class _Forgetful(WrappedStore):
     """Lists no packs, and answers a head only when four are asked for at once."""
 

@@ -116,14 +116,23 @@ class CheckHistory:
         )
 
     def beside(self, other: CheckHistory) -> CheckHistory:
-        """What is known of two repositories that are read as one: the newest proof of either, and
-        whatever is wrong in one of them. ``passes`` are of one repository, and left out."""
-        proved = {backup: dict(proofs) for backup, proofs in self.proved.items()}
-        for backup, proofs in other.proved.items():
-            mine = proved.setdefault(backup, {})
+        """What is known of two repositories that are read as one. A backup that is proved in one
+        of them can be restored, and is broken only as far as neither has proved it. ``passes`` are
+        of one repository, and left out."""
+        proved = {name: dict(proofs) for name, proofs in self._sound().items()}
+        for name, proofs in other._sound().items():
+            mine = proved.setdefault(name, {})
             for level, at in proofs.items():
                 mine[level] = max(at, mine.get(level, at))
-        return CheckHistory({**self.bad, **other.bad}, proved, {**self.broken, **other.broken})
+        broken = {
+            name: verdict
+            for name, verdict in {**other.broken, **self.broken}.items()
+            if name not in proved
+        }
+        return CheckHistory({**self.bad, **other.bad}, proved, broken)
+
+    def _sound(self) -> Mapping[str, Mapping[str, str]]:
+        return {name: proofs for name, proofs in self.proved.items() if name not in self.broken}
 
 
 @dataclass(frozen=True)

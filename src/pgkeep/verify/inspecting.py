@@ -229,8 +229,7 @@ def _look_at_wal(repository: Repository, layout: Layout, found: Inspection) -> N
     first = min((segment_number(one.start_lsn, size) for one in found.backups), default=None)
     for gap in inventory.gaps() if first is not None else ():
         if first is not None and _number(gap.last, size) >= first:
-            stretch = _Stretch(gap.first, gap.last, gap.segments)
-            absent.setdefault(stretch, _Absent([], [])).windows.append(_cut(gap))
+            _add_gap(absent, gap)
     for stretch, effect in absent.items():
         key, windows = layout.wal_file(stretch.first), tuple(effect.windows)
         found.problems.append(Problem(key, str(stretch), tuple(effect.backups), windows))
@@ -268,8 +267,12 @@ def _missing_segments(backup: Backup, inventory: WalInventory) -> Iterator[_Stre
             row = []
 
 
-def _cut(gap: Gap) -> str:
-    return f"no moment of timeline {int(gap.timeline)} behind it is reached from a backup before it"
+def _add_gap(absent: dict[_Stretch, _Absent], gap: Gap) -> None:
+    """A hole in stored WAL, as one with what backups miss of it."""
+    inside = [one for one in absent if gap.first <= one.first and one.last <= gap.last]
+    backups = dict.fromkeys(name for one in inside for name in absent.pop(one).backups)
+    cut = f"no moment of timeline {int(gap.timeline)} behind it is reached from a backup before it"
+    absent[_Stretch(gap.first, gap.last, gap.segments)] = _Absent([*backups], [cut])
 
 
 def _on(found: Inspection, key: str, layout: Layout) -> tuple[str, ...]:

@@ -251,11 +251,12 @@ def _problems_error(found: Found) -> PgkeepError | None:
     broken = {name for _, report in found.reports for name in report.broken}
     return ProblemsFound(
         f"{count} {'problem was' if count == 1 else 'problems were'} found; "
-        f"{len(broken)} backups cannot be restored from where they were found.",
+        f"{len(broken)} backup{'' if len(broken) == 1 else 's'} cannot be restored from where "
+        "they were found.",
         why="Objects are missing, or are not what was stored.",
         remedy="Run pgkeep backup: it stores again what the server still has. With mirrors, run "
-        "pgkeep copy: it brings back what is missing here and there elsewhere; what is damaged "
-        "it brings back after that was deleted.",
+        "pgkeep copy: it brings back what is missing here and there elsewhere, and what is "
+        "damaged once that is deleted.",
     )
 
 
