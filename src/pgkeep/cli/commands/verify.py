@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pgkeep.mirror.member import Member
     from pgkeep.repository.layout import Layout
     from pgkeep.verify.problem import Problem
-    from pgkeep.verify.run import VerifyOptions, VerifyReport
+    from pgkeep.verify.report import VerifyOptions, VerifyReport
 
 EXAMPLES = (
     ("pgkeep verify", "is everything there that backups and recovery windows need?"),
@@ -110,7 +110,7 @@ def run(context: Context, args: Namespace) -> int:
 
 
 def _options(args: Namespace) -> VerifyOptions:
-    from pgkeep.verify.run import VerifyOptions
+    from pgkeep.verify.report import VerifyOptions
 
     level = "deep" if args.deep else "scrub" if args.scrub else "quick"
     limits = (args.sample, args.max_time)
