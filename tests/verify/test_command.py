@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from pgkeep.errors import PgkeepError
 from pgkeep.restore.target import immediate
 from tests.cli.kit import Pgkeep
-from tests.server_user import server_user
+from tests.server_user import run_as_server_user, scrubbed_environment, server_user
 from tests.test_golden import GOLDEN, Golden
 
 SEALED = next(folder for folder in GOLDEN if folder.name.endswith("-age"))
@@ -66,7 +68,7 @@ def test_a_problem_is_an_exit_code_and_a_line(golden: Golden, pgkeep: Pgkeep) ->
     document = pgkeep.json("verify", "--deep", code=68)
     (found,) = document["checks"][0]["problems"]
     assert found["key"] == key
-    pgkeep("verify")  # which proves less than was disproved
+    pgkeep("verify", code=68)  # it is known, and read again
     results = {one["backup"]: one["checked"]["result"] for one in pgkeep.json("list")["backups"]}
     assert {name for name, result in results.items() if result == "bad"} == {*found["backups"]}
     assert "BROKEN, today" in pgkeep("list").stdout
@@ -102,3 +104,160 @@ def test_a_restore_of_what_verify_calls_broken_is_refused(golden: Golden, pgkeep
         with pytest.raises(PgkeepError):
             golden.restore(into, backup=backup, target=immediate())
         assert not (into / "global" / "pg_control").exists()
+
+
+def rot(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("level", [[], ["--scrub"], ["--deep"]], ids=["quick", "scrub", "deep"])
+def test_a_damaged_key_record_is_a_problem_and_the_one_before_it_serves(
+    golden: Golden, pgkeep: Pgkeep, level: list[str]
+) -> None:
+    key = "pgkeep/keys/00000009"
+    path = golden.root / "repository" / key
+    path.write_bytes(next(iter(golden.store.list("pgkeep/keys/"))).key.encode())
+    server_user().own(path)
+    document = pgkeep.json("verify", *level, code=68)
+    assert [one["key"] for one in document["records"]] == [key]
+    (check,) = document["checks"]
+    assert check["catalogue"]
+    assert check["problems"] == []
+    assert key in pgkeep("verify", *level, code=68).stdout
+
+
+def test_without_any_sound_key_record_objects_are_still_read(
+    golden: Golden, pgkeep: Pgkeep
+) -> None:
+    records = [info.key for info in golden.store.list("pgkeep/keys/")]
+    for key in records:
+        rot(golden.root / "repository" / key)
+    pack = damage(golden)
+    for level in ("--scrub", "--deep"):
+        document = pgkeep.json("verify", level, code=68)
+        assert [one["key"] for one in document["records"]] == records
+        (check,) = document["checks"]
+        assert [one["key"] for one in check["problems"]] == [pack]
+        assert check["everything_read"]
+    quick = pgkeep("verify", code=68)
+    assert all(key in quick.stdout for key in records)
+
+
+def test_a_damaged_record_of_a_system_is_a_problem_and_the_system_is_checked(
+    golden: Golden, pgkeep: Pgkeep
+) -> None:
+    (record,) = [info.key for info in golden.store.list("main/systems/")]
+    rot(golden.root / "repository" / record)
+    pack = damage(golden)
+    document = pgkeep.json("verify", "--deep", code=68)
+    assert [one["key"] for one in document["records"]] == [record]
+    (check,) = document["checks"]
+    assert check["system_identifier"] == str(golden.layout.system_identifier)
+    assert [one["key"] for one in check["problems"]] == [pack]
+    pgkeep("verify", "--system", str(golden.layout.system_identifier), code=68)
+
+
+def test_a_system_record_that_is_gone_is_named(golden: Golden, pgkeep: Pgkeep) -> None:
+    folder = golden.root / "repository" / "main" / "systems"
+    (folder / "00000001").rename(folder / "00000002")
+    document = pgkeep.json("verify", code=68)
+    assert [one["key"] for one in document["records"]] == ["main/systems/00000001"]
+
+
+def test_a_backup_that_only_one_of_two_repositories_has_is_said_by_a_line_and_67(
+    golden: Golden, pgkeep: Pgkeep
+) -> None:
+    mirror = golden.root / "mirror"
+    shutil.copytree(golden.root / "repository", mirror)
+    backup = max(golden.expected["backups"])
+    layout = golden.layout
+    for key in (layout.manifest(backup), layout.manifest_copy(backup)):
+        (mirror / key).unlink()
+    for path in (mirror, *mirror.rglob("*")):
+        server_user().own(path)
+    pgkeep.environ["PGKEEP_MIRROR_SECOND_REPO"] = f"file://{mirror}"
+    done = pgkeep("verify", code=67)
+    (line,) = [line for line in done.stdout.splitlines() if "lacks" in line]
+    assert backup in line
+    assert "second" in line.partition("lacks")[0]
+    document = pgkeep.json("verify", code=67)
+    assert document["lacking"] == [{"repository": "second", "backup": backup, "in": ["main"]}]
+    damage(golden)
+    pgkeep("verify", "--scrub", code=68)  # which is worse
+    pgkeep("verify", "--only", "second")
+    pgkeep("copy", code=None)
+    assert pgkeep.json("verify", code=68)["lacking"] == []
+
+
+STOPPED = """
+import os, signal, sys, threading
+from pgkeep.cli.main import main
+from pgkeep.verify.judging import Judge
+
+look, left, lock = Judge.look, [10], threading.Lock()
+stop = threading.Event()
+
+def slow(self, key, *, deep):
+    with lock:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), int(sys.argv[1]))
+    if left[0] <= 0:
+        stop.wait(1)
+    return look(self, key, deep=deep)
+
+Judge.look = slow
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_check_says_how_far_it_came_and_the_next_goes_on(
+    pgkeep: Pgkeep, number: signal.Signals, code: int
+) -> None:
+    everything = pgkeep.json("verify", "--scrub")["checks"][0]
+    command = [sys.executable, "-c", STOPPED, str(int(number)), "verify", "--scrub"]
+    env = scrubbed_environment(pgkeep.environ)
+    done = run_as_server_user(command, env=env, check=False)
+    assert done.returncode == code, done.stderr
+    assert "goes on from there" in done.stderr
+    assert "Traceback" not in done.stderr
+    check = pgkeep.json("verify", "--scrub")["checks"][0]
+    assert check["read_after"]
+    assert check["everything_read"]
+    assert check["good_backups"] == everything["good_backups"]
+    assert 0 < check["read_objects"] < everything["read_objects"]
+
+
+AWAY = """
+import sys
+from pgkeep.cli.main import main
+from pgkeep.errors import StoreUnavailable
+from pgkeep.verify.judging import Judge
+
+look = Judge.look
+
+def away(self, key, *, deep):
+    if key >= sys.argv[1]:
+        raise StoreUnavailable("The store does not answer.", remedy="Try again later.")
+    return look(self, key, deep=deep)
+
+Judge.look = away
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_store_that_goes_away_is_46_and_what_was_read_is_not_read_again(
+    golden: Golden, pgkeep: Pgkeep
+) -> None:
+    *_, last = [info.key for info in golden.store.list(golden.layout.wal)]
+    command = [sys.executable, "-c", AWAY, last, "verify", "--scrub"]
+    done = run_as_server_user(command, env=scrubbed_environment(pgkeep.environ), check=False)
+    assert done.returncode == 46, done.stderr
+    assert "is recorded; the next run goes on from there" in done.stderr
+    check = pgkeep.json("verify", "--scrub")["checks"][0]
+    assert check["everything_read"]
+    assert check["read_objects"] == 1
+    assert set(check["good_backups"]) == set(golden.expected["backups"])

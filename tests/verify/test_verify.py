@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pgkeep.progress import Silent
 from pgkeep.repository.catalogue import list_backups, load_manifest
-from pgkeep.repository.checks import DEEP, QUICK, SCRUB, read_checks
+from pgkeep.repository.check_records import read_checks
+from pgkeep.repository.checks import DEEP, QUICK, SCRUB
+from pgkeep.repository.pack import PackWriter
 from pgkeep.verify.run import VerifyOptions, VerifyReport, verify
 from tests.backup.chain import RELATION, Chain
 from tests.backup.format_reader import ReadBackup
 from tests.backup.scratch import PAGE
-from tests.repository.kit import LAYOUT
+from tests.repository.kit import HEAD, LAYOUT, make_repository, put_backup, put_segment
 from tests.test_golden import GOLDEN, Golden
 
 BY = {"host": "test", "pid": 1, "version": "0"}
@@ -60,7 +63,7 @@ def test_a_sound_repository_is_good_and_the_record_says_so(golden: Golden, level
     for backup in golden.expected["backups"]:
         found = read_checks(golden.repository, golden.layout).of_backup(backup)
         assert found is not None
-        assert (found.kind, found.result) == (level, "good")
+        assert (found.level, found.is_good) == (level, True)
 
 
 def test_a_missing_and_a_short_pack_are_named_with_all_backups_that_need_them(
@@ -196,3 +199,31 @@ def _data_packs(backup: ReadBackup) -> set[str]:
         for file in backup.files.values()
         for frame in file.frames
     }
+
+
+def test_another_pack_under_the_same_name_is_found_by_the_manifest_alone(tmp_path: Path) -> None:
+    """Sound in itself, with the right name and size: as one of an earlier attempt to store it."""
+    repository, _ = make_repository(tmp_path)
+    put_segment(repository, 1, 3)
+    writer = PackWriter(repository.keyring, "ab" * 16, 1, page_size=PAGE)
+    writer.add_data(os.urandom(PAGE), b"")
+    info, data = writer.finish()
+    repository.store.put(info.key(LAYOUT), bytes(data))
+    put_backup(repository, HEAD, packs={(info.attempt, 1): info.size_bytes})
+    assert verify(repository, LAYOUT, VerifyOptions(QUICK, BY), progress=Silent()).problems == []
+    (problem,) = verify(repository, LAYOUT, VerifyOptions(SCRUB, BY), progress=Silent()).problems
+    assert problem.what == "it is not the pack that the manifest names"
+    assert problem.backups == (HEAD.backup,)
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+def test_two_manifests_of_a_backup_that_differ_are_found(tmp_path: Path, sealed: bool) -> None:
+    """Each is sound, and they tell different things."""
+    repository, _ = make_repository(tmp_path, sealed=sealed)
+    put_segment(repository, 1, 3)
+    put_backup(repository, HEAD, copies="first")
+    put_backup(repository, replace(HEAD, note="another"), copies="second")
+    report = verify(repository, LAYOUT, VerifyOptions(QUICK, BY), progress=Silent())
+    (problem,) = report.problems
+    assert problem.key == LAYOUT.manifest_copy(HEAD.backup)
+    assert LAYOUT.manifest(HEAD.backup) in problem.what

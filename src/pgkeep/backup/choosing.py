@@ -24,7 +24,8 @@ from pgkeep.backup.skipping import Skipping
 from pgkeep.errors import DamagedObject, FormatTooNew, LocalIOError, ObjectNotFound, WrongIdentity
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import Backup, load_manifest, read_catalogue
-from pgkeep.repository.checks import CheckHistory, read_checks
+from pgkeep.repository.check_records import read_checks
+from pgkeep.repository.checks import CheckHistory
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import Manifest, read_manifest
@@ -116,7 +117,7 @@ class _Chooser:
 
     def damaged_packs(self, parents: Parents) -> frozenset[PackKey]:
         """The packs of the parents that verify found bad, and not good since."""
-        bad = self._checks.bad_objects()
+        bad = self._checks.bad
         if not bad:
             return frozenset()
         found = frozenset(

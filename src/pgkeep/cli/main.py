@@ -31,6 +31,7 @@ _AFTER_A_STOP = {
     "restore": "If files were written already, no server starts them: run the command again with "
     "--delta, or remove the directory first.",
     "demo": "Its servers are stopped, and its folder is removed.",
+    "verify": "What was read is recorded; the same command goes on from there.",
 }
 
 

@@ -6,7 +6,7 @@ to decide. One that answers and is another repository is an error, always.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.cli.session import open_host_state
@@ -71,18 +71,28 @@ def open_member(
 
 
 def open_members(
-    context: Context, owner_uid: int, *, seconds: float = MIRROR_PATIENCE_SECONDS
+    context: Context,
+    owner_uid: int,
+    *,
+    seconds: float = MIRROR_PATIENCE_SECONDS,
+    read: Callable[[Store], RepositoryIdentity] = read_identity,
 ) -> Members:
     """Open each, and see that they are one repository, and those that this host knows.
 
-    Warns of each that is away. Raises ``RepositoryError``, ``KeysChanged``, and the first error
-    when none answers.
+    ``read`` tells who one of them is. Warns of each that is away. Raises ``RepositoryError``,
+    ``KeysChanged``, and the first error when none answers.
     """
-    return identify(context, owner_uid, settings_by_name(context.settings), seconds=seconds)
+    named = settings_by_name(context.settings)
+    return identify(context, owner_uid, named, seconds=seconds, read=read)
 
 
 def identify(
-    context: Context, owner_uid: int, named: Mapping[str, Settings], *, seconds: float
+    context: Context,
+    owner_uid: int,
+    named: Mapping[str, Settings],
+    *,
+    seconds: float,
+    read: Callable[[Store], RepositoryIdentity] = read_identity,
 ) -> Members:
     """As :func:`open_members`, of these."""
     host = open_host_state(context.settings, owner_uid)
@@ -92,7 +102,7 @@ def identify(
     for name, settings in named.items():
         try:
             member = open_member(context, name, settings, seconds=seconds)
-            found = read_identity(member.store)
+            found = read(member.store)
         except (StoreError, NoRepository) as error:
             away.append(Away(name, error))
             continue

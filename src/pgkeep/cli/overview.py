@@ -25,7 +25,8 @@ from pgkeep.repository.catalogue import (
     read_catalogue_and_wal,
     recovery_windows,
 )
-from pgkeep.repository.checks import CheckHistory, read_checks
+from pgkeep.repository.check_records import read_checks
+from pgkeep.repository.checks import CheckHistory
 from pgkeep.repository.holds import Hold, read_holds
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -97,8 +98,11 @@ class ClusterView:
         found = self.checks.of_backup(backup.id)
         if found is None:
             return None
-        result = "bad" if backup.id in found.broken else "good"
-        return {"level": found.kind, "at": found.at, "result": result}
+        return {
+            "level": found.level,
+            "at": found.at,
+            "result": "good" if found.is_good else "bad",
+        }
 
     def notes(self, backup: Backup) -> list[str]:
         """What a person should know about a backup, most important first."""

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound
 from pgkeep.keep.deciding import Candidate
 from pgkeep.repository.catalogue import Backup, Problem, is_good, read_catalogue, read_inventory
-from pgkeep.repository.checks import CheckHistory, read_checks
+from pgkeep.repository.check_records import read_checks
+from pgkeep.repository.checks import CheckHistory
 from pgkeep.repository.holds import Holds, read_holds
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -80,8 +81,8 @@ class Look:
     def is_good(self, backup: Backup) -> bool:
         """WAL complete, no damaged pages, and not found broken by verify."""
         found = self.checks.of_backup(backup.id)
-        broken = found is not None and backup.id in found.broken
-        return not broken and is_good(backup, self.inventory)
+        is_broken = found is not None and not found.is_good
+        return not is_broken and is_good(backup, self.inventory)
 
     def _candidate(self, backup: Backup) -> Candidate:
         hold = self.holds.held.get(backup.id)

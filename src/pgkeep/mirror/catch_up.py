@@ -33,7 +33,7 @@ from pgkeep.postgres.wal_name import (
     segment_start_lsn,
 )
 from pgkeep.progress import Progress
-from pgkeep.repository.checks import read_checks
+from pgkeep.repository.check_records import read_checks
 from pgkeep.repository.identity import Repository, RepositoryIdentity
 from pgkeep.repository.layout import Layout, systems
 from pgkeep.repository.manifest import Head, parse_manifest, read_head
@@ -197,7 +197,7 @@ class _CatchUp:
         if identity is None:
             return []
         repository = Repository(self._target.store, identity, self._request.keyring)
-        known = read_checks(repository, self._layout).bad_objects()
+        known = read_checks(repository, self._layout).bad
         return [key for key in sorted(known) if _is_whole(key, self._layout) and self._is_bad(key)]
 
     def _is_bad(self, key: str) -> bool:

@@ -7,6 +7,7 @@ under which key it is stored, so that one found in another place is damaged.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pgkeep.repository.record import member
@@ -16,10 +17,20 @@ from pgkeep.seal.keyring import Keyring
 
 
 def build_sealed_record(
-    keyring: Keyring, key: str, members: dict[str, Any], *, at: str, by: dict[str, Any]
+    keyring: Keyring,
+    key: str,
+    members: dict[str, Any],
+    *,
+    at: str,
+    by: dict[str, Any],
+    header: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The stored bytes of the record that is to lie under ``key``; ``at`` is UTC text."""
-    writer = EnvelopeWriter(keyring, envelope.SEALED_RECORD, header={"key": key}, metadata=True)
+    """The stored bytes of the record that is to lie under ``key``; ``at`` is UTC text.
+
+    ``header`` is what anybody may read of it, beside its key.
+    """
+    plain = {"key": key, **(header or {})}
+    writer = EnvelopeWriter(keyring, envelope.SEALED_RECORD, header=plain, metadata=True)
     whole = {"at": at, "by": by, **members}
     writer.add(json.dumps(whole, ensure_ascii=False).encode(), kind=METADATA, final=True)
     return bytes(writer.finish())

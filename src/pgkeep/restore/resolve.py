@@ -25,6 +25,7 @@ from pgkeep.postgres.wal_record import TRANSACTION_ENDS, WalEvent, WalEventKind
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import (
     Backup,
+    Catalogue,
     is_complete,
     is_good,
     read_catalogue_and_wal,
@@ -62,7 +63,7 @@ def resolve(
         repository.keyring.open_data_key(b"")  # says what is missing
     progress.phase("looking for a way to the target")
     catalogue, listed = read_catalogue_and_wal(repository, layout)
-    backups = catalogue.whole()
+    backups = _readable_backups(catalogue, options.backup)
     if not backups:
         raise TargetNotReachable(
             f"There is no backup of {layout.cluster!r} (system {layout.system_identifier}) in "
@@ -75,6 +76,23 @@ def resolve(
     named = options.target.target.kind == "name"
     points = read_restore_points(repository.store, layout) if named else []
     return _Resolver(reader, inventory, backups, options, points).run()
+
+
+def _readable_backups(catalogue: Catalogue, named: str | None) -> Sequence[Backup]:
+    """The backups to choose from. One that cannot be read is an error, since another one would be
+    chosen without a word; unless one that can be read is named.
+
+    Raises ``DamagedObject`` and the like, with those that can be named.
+    """
+    unreadable = {problem.backup for problem in catalogue.problems}
+    if unreadable and (named is None or named in unreadable):
+        error = catalogue.problems[-1].error
+        if catalogue.backups:
+            near = ", ".join(backup.id for backup in catalogue.backups[-3:])
+            others = f"Other backups can be restored by their names, with --backup: {near}."
+            error.remedy = " ".join(filter(None, (error.remedy, others)))
+        raise error
+    return catalogue.backups
 
 
 class _Resolver:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgkeep import __version__
+from pgkeep.errors import DamagedObject, ObjectNotFound
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import load_manifest
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.restore.access import choose_wal_mode
+from pgkeep.restore.alternatives import name_alternatives
 from pgkeep.restore.binaries import find_pg_ctl
 from pgkeep.restore.commands import start_command
 from pgkeep.restore.destination import (
@@ -154,6 +156,9 @@ def run_restore(
         try:
             work = Restoration(repository, layout, plan, access, progress, manifest)
             work.run()
+        except (DamagedObject, ObjectNotFound) as error:
+            name_alternatives(error, repository, layout)
+            raise
         finally:
             manifest.close()
     pg_ctl = find_pg_ctl(backup.head.postgres_major)

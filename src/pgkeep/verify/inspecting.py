@@ -6,9 +6,13 @@ segment is read.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
-from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound, PgkeepError, WrongIdentity
+from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound, WrongIdentity
 from pgkeep.postgres.wal_name import segment_number, segments_between
 from pgkeep.progress import Progress
 from pgkeep.repository.catalogue import (
@@ -22,27 +26,30 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import read_head
 from pgkeep.repository.wal_inventory import Gap, WalInventory
+from pgkeep.seal.envelope import TRAILER_SIZE
 from pgkeep.units import show_moment
 from pgkeep.verify.needs import Needs
-from pgkeep.verify.problem import Problem
+from pgkeep.verify.problem import Problem, what_of
 
 _USUAL_SEGMENT = 16 << 20
-_SEGMENTS_NAMED = 16
+_REQUESTS = 16
+_ASKED_AT_ONCE = 1024
 
 
 @dataclass
 class Inspection:
-    """What was found. ``whole`` are backups of which nothing is missing."""
+    """What was found. ``notes`` are what is known of backups, and no fault of the repository."""
 
     needs: Needs
     backups: tuple[Backup, ...] = ()
     windows: tuple[Window, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
-    def whole(self) -> tuple[str, ...]:
-        broken = {name for problem in self.problems for name in problem.backups}
-        return tuple(backup.id for backup in self.backups if backup.id not in broken)
+    def names(self) -> tuple[str, ...]:
+        """The backups that can be read, oldest first."""
+        return tuple(backup.id for backup in self.backups)
 
     def impact(self, key: str, layout: Layout) -> tuple[str, ...]:
         """Which windows lose something by the loss of an object that is there now."""
@@ -75,28 +82,77 @@ def inspect(repository: Repository, layout: Layout, *, progress: Progress) -> In
     found.backups = catalogue.backups
     for problem in catalogue.problems:
         key = layout.manifest(problem.backup)
-        found.problems.append(Problem(key, _why(problem.error), (problem.backup,)))
-    for backup in catalogue.backups:
-        _look_at_manifests(repository, layout, backup, found)
+        found.problems.append(Problem(key, what_of(problem.error, key), (problem.backup,)))
+    _look_at_manifests(repository, layout, found)
     _look_at_packs(repository, layout, found, progress)
     _look_at_wal(repository, layout, found)
+    for backup in found.backups:
+        if count := backup.head.failed_pages:
+            what = "1 page that was" if count == 1 else f"{count} pages that were"
+            found.notes.append(
+                f"Backup {backup.id} holds {what} damaged on the server when it was made, and "
+                "has said so since."
+            )
     return found
 
 
-def _look_at_manifests(
-    repository: Repository, layout: Layout, backup: Backup, found: Inspection
-) -> None:
+def _look_at_manifests(repository: Repository, layout: Layout, found: Inspection) -> None:
     """Both copies, each by itself: one alone suffices, and is one loss away from none."""
-    for key in (layout.manifest(backup.id), layout.manifest_copy(backup.id)):
+    keys = [
+        key for name in found.names for key in (layout.manifest(name), layout.manifest_copy(name))
+    ]
+
+    def look(key: str) -> Problem | None:
         try:
             read_head(repository.store, key, repository.keyring)
         except ObjectNotFound:
-            found.problems.append(Problem(key, "is missing; the other copy is there"))
+            return Problem(key, "is missing; the other copy is there")
         except (DamagedObject, FormatTooNew, WrongIdentity) as error:
-            found.problems.append(Problem(key, f"{_why(error)}; the other copy was read"))
-    if not found.needs.add(backup):
-        why = _why(found.needs.unreadable[-1].error)
-        found.problems.append(Problem(layout.manifest(backup.id), why, (backup.id,)))
+            return Problem(key, f"{what_of(error, key)}; the other copy was read")
+        return None
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        found.problems += filter(None, pool.map(look, keys))
+        bad = {problem.key for problem in found.problems}
+        pairs = [
+            (layout.manifest(backup.id), layout.manifest_copy(backup.id))
+            for backup in found.backups
+            if all(backup.copies)
+        ]
+        sound = [pair for pair in pairs if not bad.intersection(pair)]
+        sizes = _sizes(repository, layout) if sound else {}
+        for pair, are_same in zip(
+            sound, pool.map(lambda pair: _are_same(repository, pair, sizes), sound), strict=True
+        ):
+            if not are_same:
+                found.problems.append(Problem(pair[1], f"is not the same as {pair[0]}"))
+    for backup in found.backups:
+        if not found.needs.add(backup):
+            why = what_of(found.needs.unreadable[-1].error, layout.manifest(backup.id))
+            found.problems.append(Problem(layout.manifest(backup.id), why, (backup.id,)))
+
+
+def _sizes(repository: Repository, layout: Layout) -> dict[str, int]:
+    return {
+        info.key: info.size_bytes
+        for prefix in (layout.manifests, layout.manifest_copies)
+        for info in repository.store.list(prefix)
+    }
+
+
+def _are_same(repository: Repository, pair: tuple[str, str], sizes: Mapping[str, int]) -> bool:
+    """Whether the two copies of a manifest have one size, and one hash in their trailers."""
+    first, second = (sizes.get(key) for key in pair)
+    if first is None or second is None:
+        return True  # deleted meanwhile, or listed late
+    if first != second:
+        return False
+    length = min(first, TRAILER_SIZE)
+    try:
+        one, other = (repository.store.get_range(key, first - length, length) for key in pair)
+    except ObjectNotFound:
+        return True
+    return one == other
 
 
 def _look_at_packs(
@@ -113,20 +169,38 @@ def _look_at_packs(
             continue
         seen.add(info.key[len(layout.packs) :])
         if info.size_bytes != expected[0]:
-            wrong[info.key] = f"has {info.size_bytes} bytes instead of {expected[0]}"
-    for key in found.needs.named():
-        if key[len(layout.packs) :] in seen:
-            continue
-        try:  # there are stores that list late
-            size = repository.store.head(key).size_bytes
-        except ObjectNotFound:
-            wrong[key] = "is missing"
-        else:
-            expected = found.needs.expected(key)
-            if expected is not None and size != expected[0]:
-                wrong[key] = f"has {size} bytes instead of {expected[0]}"
+            wrong[info.key] = _other_size(info.size_bytes, expected[0])
+    unseen = (key for key in found.needs.named() if key[len(layout.packs) :] not in seen)
+    wrong.update(_ask_for(repository, found.needs, unseen))
     for key, backups in sorted(found.needs.backups_of(wrong).items()):
         found.problems.append(Problem(key, wrong[key], tuple(backups)))
+
+
+def _ask_for(
+    repository: Repository, needs: Needs, keys: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with packs that are not listed, many asked for at once: there are stores that
+    list late, and others that have lost a folder of a hundred thousand."""
+
+    def ask(key: str) -> str | None:
+        expected = needs.expected(key)
+        try:
+            size = repository.store.head(key).size_bytes
+        except ObjectNotFound:
+            return "is missing"
+        is_other = expected is not None and size != expected[0]
+        return _other_size(size, expected[0]) if expected is not None and is_other else None
+
+    rest = iter(keys)
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        while some := list(islice(rest, _ASKED_AT_ONCE)):
+            for key, what in zip(some, pool.map(ask, some), strict=True):
+                if what is not None:
+                    yield key, what
+
+
+def _other_size(size: int, expected: int) -> str:
+    return f"has {size} bytes instead of {expected}"
 
 
 def _look_at_wal(repository: Repository, layout: Layout, found: Inspection) -> None:
@@ -136,28 +210,69 @@ def _look_at_wal(repository: Repository, layout: Layout, found: Inspection) -> N
     for error in damaged:
         key = str(error.facts.get("object", layout.history))
         windows = found.impact(key, layout)
-        found.problems.append(Problem(key, _why(error), _on(found, key, layout), windows))
+        found.problems.append(Problem(key, what_of(error, key), _on(found, key, layout), windows))
+    known = {str(one.facts.get("object")) for one in damaged}
+    absent: dict[_Stretch, _Absent] = {}
     for backup in found.backups:
-        missing = [name for name in _segments(backup) if not _has(inventory, name)]
-        for name in missing[:_SEGMENTS_NAMED]:
-            key = layout.wal_file(name)
-            found.problems.append(Problem(key, "is missing", (backup.id,)))
+        for stretch in _missing_segments(backup, inventory):
+            absent.setdefault(stretch, _Absent([], [])).backups.append(backup.id)
         timeline = backup.head.timeline
-        known = {str(one.facts.get("object")) for one in damaged}
         history = layout.wal_file(f"{timeline:08X}.history")
         if inventory.history(timeline) is None and history not in known:
             found.problems.append(Problem(history, "is missing", (backup.id,)))
+    for timeline in sorted(inventory.segments):
+        history = layout.wal_file(f"{timeline:08X}.history")
+        is_told = history in known or any(one.key == history for one in found.problems)
+        if inventory.history(timeline) is None and not is_told:
+            windows = found.impact(history, layout)
+            found.problems.append(Problem(history, "is missing", (), windows))
     first = min((segment_number(one.start_lsn, size) for one in found.backups), default=None)
     for gap in inventory.gaps() if first is not None else ():
         if first is not None and _number(gap.last, size) >= first:
-            found.problems.append(_gap(gap, layout))
+            _add_gap(absent, gap)
+    for stretch, effect in absent.items():
+        key, windows = layout.wal_file(stretch.first), tuple(effect.windows)
+        found.problems.append(Problem(key, str(stretch), tuple(effect.backups), windows))
     found.windows = tuple(recovery_windows(repository, layout, found.backups, inventory))
 
 
-def _gap(gap: Gap, layout: Layout) -> Problem:
-    count = f"{gap.segments} segments up to {gap.last} are" if gap.segments > 1 else "is"
+class _Stretch(NamedTuple):
+    """Segments in a row that are missing."""
+
+    first: str
+    last: str
+    segments: int
+
+    def __str__(self) -> str:
+        if self.segments == 1:
+            return "is missing"
+        return f"{self.segments} segments from {self.first} to {self.last} are missing"
+
+
+class _Absent(NamedTuple):
+    """What breaks by it."""
+
+    backups: list[str]
+    windows: list[str]
+
+
+def _missing_segments(backup: Backup, inventory: WalInventory) -> Iterator[_Stretch]:
+    """The stretches of a backup's own WAL that are not there."""
+    row: list[str] = []
+    for name in [*_segments(backup), ""]:
+        if name and not _has(inventory, name):
+            row.append(name)
+        elif row:
+            yield _Stretch(row[0], row[-1], len(row))
+            row = []
+
+
+def _add_gap(absent: dict[_Stretch, _Absent], gap: Gap) -> None:
+    """A hole in stored WAL, as one with what backups miss of it."""
+    inside = [one for one in absent if gap.first <= one.first and one.last <= gap.last]
+    backups = dict.fromkeys(name for one in inside for name in absent.pop(one).backups)
     cut = f"no moment of timeline {int(gap.timeline)} behind it is reached from a backup before it"
-    return Problem(layout.wal_file(gap.first), f"{count} missing", (), (cut,))
+    absent[_Stretch(gap.first, gap.last, gap.segments)] = _Absent([*backups], [cut])
 
 
 def _on(found: Inspection, key: str, layout: Layout) -> tuple[str, ...]:
@@ -179,7 +294,3 @@ def _has(inventory: WalInventory, name: str) -> bool:
 def _number(name: str, segment_size: int) -> int:
     per_log = (1 << 32) // segment_size
     return int(name[8:16], 16) * per_log + int(name[16:24], 16)
-
-
-def _why(error: Exception) -> str:
-    return error.what if isinstance(error, PgkeepError) else str(error)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound
+from pgkeep.errors import ObjectNotFound
 from pgkeep.progress import Progress
+from pgkeep.repository.checks import DEEP, Finding
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.storage.interface import ObjectInfo
-from pgkeep.verify.needs import Needs
-from pgkeep.verify.soundness import check_opened, check_stored, is_checked
+from pgkeep.verify.judging import Judge
+from pgkeep.verify.soundness import is_checked
 
 _REQUESTS = 8
 _AHEAD_BYTES = 256 << 20
@@ -28,70 +29,71 @@ _AHEAD_BYTES = 256 << 20
 @dataclass(frozen=True)
 class Reading:
     """What to read. ``after`` is the key behind which it begins; ``most_bytes`` and
-    ``most_seconds`` say when it is enough for this time (None: never)."""
+    ``most_seconds`` say when it is enough for this time (None: never). ``skip`` was judged
+    already."""
 
     deep: bool = False
     after: str = ""
     most_bytes: int | None = None
     most_seconds: float | None = None
+    skip: Collection[str] = ()
     clock: Callable[[], float] = time.monotonic
 
 
 @dataclass
 class Read:
-    """What was read: up to ``until``, None if to the end. ``bad`` are keys and what is wrong."""
+    """What was read: up to ``until``, None if to the end. ``bad`` are keys and what is wrong.
 
-    until: str | None = None
+    It is right at any moment: whoever is interrupted takes it as it is. ``asked_bytes`` counts what
+    was skipped, too.
+    """
+
+    until: str | None = ""
     objects: int = 0
     bytes: int = 0
-    bad: dict[str, str] = field(default_factory=dict)
+    asked_bytes: int = 0
+    bad: dict[str, Finding] = field(default_factory=dict)
 
 
 def read_objects(
     repository: Repository,
     layout: Layout,
-    needs: Needs | None,
+    judge: Judge,
     reading: Reading,
+    done: Read,
     *,
     progress: Progress,
-) -> Read:
-    """Read and judge. Raises what the store raises, but for damage and for what was deleted."""
-    done = Read()
-    began = reading.clock()
-    store, keyring = repository.store, repository.keyring
+) -> None:
+    """Read and judge, and say in ``done`` how far it came.
 
-    def judge(info: ObjectInfo) -> str | None:
-        key = info.key
+    Raises what the store raises, but for damage and for what was deleted.
+    """
+    began = reading.clock()
+    done.until = reading.after
+
+    def look(key: str) -> Finding | None:
         try:
-            data = store.get(key)
-            digest = check_stored(data, key, layout, keyring)
-            expected = needs.expected(key) if needs is not None else None
-            if expected is not None and digest != expected[1]:
-                return "it is not the pack that the manifest names"
-            if reading.deep:
-                check_opened(data, key, layout, keyring)
+            return judge.look(key, deep=reading.deep)
         except ObjectNotFound:
             return None  # deleted meanwhile; what is needed and missing is found by its name
-        except (DamagedObject, FormatTooNew) as error:
-            return error.what
-        return None
 
-    waiting: deque[tuple[ObjectInfo, Future[str | None]]] = deque()
+    waiting: deque[tuple[ObjectInfo, Future[Finding | None] | None]] = deque()
     ahead = 0
 
     def finish() -> None:
         nonlocal ahead
-        info, future = waiting.popleft()
-        found = future.result()
+        info, future = waiting[0]
+        if future is not None:
+            found = future.result()
+            if found is not None:
+                done.bad[info.key] = found
+            done.objects += 1
+            done.bytes += info.size_bytes
+        waiting.popleft()
         ahead -= info.size_bytes
-        if found is not None:
-            done.bad[info.key] = found
-        done.objects += 1
-        done.bytes += info.size_bytes
         done.until = info.key
         progress.advance(info.size_bytes)
 
-    asked = 0
     with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="verify") as pool:
         try:
             for info in _objects(repository, layout, reading.after):
@@ -99,24 +101,65 @@ def read_objects(
                     len(waiting) >= 2 * _REQUESTS or ahead + info.size_bytes > _AHEAD_BYTES
                 ):
                     finish()
-                late = reading.clock() - began
-                if reading.most_seconds is not None and asked and late >= reading.most_seconds:
+                if done.asked_bytes and _is_enough(reading, done, began):
                     break
-                if reading.most_bytes is not None and asked >= reading.most_bytes:
-                    break
-                waiting.append((info, pool.submit(judge, info)))
+                skip = info.key in reading.skip
+                waiting.append((info, None if skip else pool.submit(look, info.key)))
                 ahead += info.size_bytes
-                asked += max(info.size_bytes, 1)
+                done.asked_bytes += max(info.size_bytes, 1)
             else:
                 while waiting:
                     finish()
                 done.until = None
-                return done
             while waiting:
                 finish()
+        except BaseException:
+            while waiting and _is_judged(waiting[0][1]):
+                finish()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return done
+
+
+def _is_judged(future: Future[Finding | None] | None) -> bool:
+    if future is None:
+        return True
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _is_enough(reading: Reading, done: Read, began: float) -> bool:
+    if reading.most_bytes is not None and done.asked_bytes >= reading.most_bytes:
+        return True
+    return reading.most_seconds is not None and reading.clock() - began >= reading.most_seconds
+
+
+def judge_again(
+    judge: Judge, known: Mapping[str, Finding], *, deep: bool, can_open: bool
+) -> tuple[dict[str, Finding], tuple[str, ...]]:
+    """Read again what was found bad: what of it still is, and the keys that are good or gone.
+
+    Each is judged as far as what was found goes, or as ``deep`` says. Where it takes a key that is
+    not here (``can_open``) to see what was found, it stands. Raises what the store raises.
+    """
+
+    def look(item: tuple[str, Finding]) -> tuple[str, Finding | None]:
+        key, old = item
+        was_deep = old.level == DEEP
+        try:
+            found = judge.look(key, deep=can_open and (deep or was_deep))
+        except ObjectNotFound:
+            return key, None
+        if found is None and was_deep and not can_open:
+            return key, old
+        return key, found
+
+    with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="verify") as pool:
+        try:
+            found = list(pool.map(look, known.items()))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    still = {key: one for key, one in found if one is not None}
+    return still, tuple(key for key, one in found if one is None)
 
 
 def stored_bytes(repository: Repository, layout: Layout) -> int:

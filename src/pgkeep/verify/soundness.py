@@ -17,7 +17,9 @@ from pgkeep.repository.record import check_hash
 from pgkeep.repository.wal import open_wal_object, salted_hash
 from pgkeep.seal import envelope
 from pgkeep.seal.keyring import Keyring
+from pgkeep.verify.page_places import PagePlaces
 
+_NO_KEY = bytes(32)
 _TYPES = {
     "packs": envelope.PACK,
     "manifests": envelope.MANIFEST,
@@ -53,12 +55,24 @@ def check_stored(data: bytes, key: str, layout: Layout, keyring: Keyring) -> byt
     return digest
 
 
-def check_opened(data: bytes, key: str, layout: Layout, keyring: Keyring) -> None:
-    """Open an object whose stored bytes are sound. Raises ``DamagedObject``, ``IdentityNeeded``."""
+def check_opened(
+    data: bytes,
+    key: str,
+    layout: Layout,
+    keyring: Keyring,
+    *,
+    places: PagePlaces | None = None,
+) -> list[str]:
+    """Open an object whose stored bytes are sound; with ``places`` the checksums of a pack's
+    pages are computed again.
+
+    Returns those pages that fail it, as text: they are what was stored, and were damaged then.
+    Raises ``DamagedObject``, ``IdentityNeeded``.
+    """
     kind = key[len(layout.root) :].partition("/")[0]
     if kind == "packs":
-        _open_pack(data, key, keyring)
-    elif kind in ("manifests", "manifests-copy", "partials"):
+        return _open_pack(data, key, keyring, places)
+    if kind in ("manifests", "manifests-copy", "partials"):
         parse_manifest(data, key, keyring).close()
     elif kind in ("wal", "history"):
         _open_wal(data, key, keyring)
@@ -68,6 +82,7 @@ def check_opened(data: bytes, key: str, layout: Layout, keyring: Keyring) -> Non
         )
         for _ in envelope.read_frames(data, keyring, header, key):
             pass
+    return []
 
 
 def _check_place(plain: dict[str, Any], key: str, kind: str) -> None:
@@ -98,7 +113,7 @@ def _open_wal(data: bytes, key: str, keyring: Keyring) -> None:
         raise envelope.damaged(key, "its content is not what its header says")
 
 
-def _open_pack(data: bytes, key: str, keyring: Keyring) -> None:
+def _open_pack(data: bytes, key: str, keyring: Keyring, places: PagePlaces | None) -> list[str]:
     header = envelope.parse_header(
         data, key, object_type=envelope.PACK, repository_id=keyring.repository_id
     )
@@ -108,12 +123,36 @@ def _open_pack(data: bytes, key: str, keyring: Keyring) -> None:
     if len(index.kinds) != frames - 1:
         raise envelope.damaged(key, "its index names another number of frames")
     known = keyring.page_hash_key_for(index.hash_kind, index.hash_shown)
+    attempt, number = key.split("/")[-2:]
     at = 0
-    for number, offset in enumerate(index.offsets):
-        plain = opener.open_at(data, offset, number=number)
-        size = index.pages[number] * HASH_SIZE
+    failed: list[str] = []
+    for frame, offset in enumerate(index.offsets):
+        plain = opener.open_at(data, offset, number=frame)
+        size = index.pages[frame] * HASH_SIZE
         if size and known is not None:
             scan = scan_pages(plain, key=known.key, page_size=index.page_size, verify=False)
             if scan.hashes != index.hashes[at : at + size]:
-                raise envelope.damaged(key, f"pages of frame {number} are not what was hashed")
+                raise envelope.damaged(key, f"pages of frame {frame} are not what was hashed")
         at += size
+        if places is not None and index.kinds[frame] == envelope.DATA:
+            pack = (attempt, int(number))
+            failed += _failed_pages(plain, index.page_size, places, pack, frame)
+    return failed
+
+
+def _failed_pages(
+    plain: bytes, page_size: int, places: PagePlaces, pack: tuple[str, int], frame: int
+) -> list[str]:
+    """Pages of a frame whose checksum fails for a reason that nobody has told."""
+    found = []
+    with memoryview(plain) as view:
+        for run in places.runs(*pack, frame):
+            begin = run.inside * page_size
+            piece = view[begin : begin + run.pages * page_size]
+            scan = scan_pages(piece, key=_NO_KEY, page_size=page_size, first_block=run.block)
+            for page in scan.failed:
+                is_known = places.is_known(*pack, frame=frame, page=run.inside + page.index)
+                if not (is_known or places.is_healed(pack[0], page)):
+                    found.append(f"page {run.first + page.index} of {run.path}")
+            piece.release()
+    return found
