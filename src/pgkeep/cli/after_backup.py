@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgkeep.cli.each_repository import open_each
+from pgkeep.cli.members import settings_by_name
 from pgkeep.cli.session import writer_facts
 from pgkeep.errors import PgkeepError, StoreDenied
 from pgkeep.repository.layout import Layout
@@ -32,6 +33,35 @@ def hold_it(context: Context, head: Head) -> None:
     except PgkeepError as error:
         error.what = f"The backup {head.backup} was made, and is not held. {error.what}"
         raise
+
+
+def lock_it(context: Context, head: Head) -> None:
+    """Lock what the backup needs in each repository that shall have that and has the backup.
+
+    Raises what the store raises, and says that the backup was made all the same.
+    """
+    from pgkeep.cli.object_locks import lock_of, memory_of
+    from pgkeep.keep.locking import lock_backup
+
+    if not any(one.object_lock_days for one in settings_by_name(context.settings).values()):
+        return
+    layout = Layout(head.cluster, int(head.system_identifier))
+    for one in open_each(context, None).present:
+        days = one.settings.object_lock_days
+        if days is None or not one.repository.store.exists(layout.manifest(head.backup)):
+            continue
+        try:
+            lock = lock_of(one.settings)
+            memory = memory_of(context, one)
+            report = lock_backup(
+                one.repository, layout, head.backup, lock, days=days, memory=memory
+            )
+            lock.close()
+        except PgkeepError as error:
+            error.what = f"The backup {head.backup} was made, and is not locked in {one.name}. "
+            error.what += str(error.args[0])
+            raise
+        context.log.info("locked", repository=one.name, extended=report.extended)
 
 
 def wants_expiry(context: Context) -> bool:

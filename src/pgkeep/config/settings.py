@@ -47,6 +47,7 @@ class Settings:
     force_version: str | None
     keep: KeepPolicy
     keep_grace: int
+    object_lock_days: int | None
     expire_after_backup: bool
 
     endpoint: str | None

@@ -31,6 +31,15 @@ KEEP_SETTINGS: tuple[Setting, ...] = (
         "3d",
         shown_default="1 day",
     ),
+    Setting(
+        "object_lock_days",
+        "count",
+        None,
+        "After each backup, lock what it needs for at least so many days, in a bucket at s3:// "
+        "that has Object Lock; needs pgkeep[aws].",
+        "30",
+        shown_default="none",
+    ),
 )
 """What may be said of each repository."""
 

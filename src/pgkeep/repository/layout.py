@@ -9,6 +9,7 @@ from pgkeep.errors import ConfigError
 IDENTITY = "pgkeep/repository"
 KEYS = "pgkeep/keys/"
 README = "pgkeep/README.txt"
+OWN = "pgkeep/"
 PROBES = "pgkeep/probe/"
 
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

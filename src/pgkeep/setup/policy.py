@@ -20,15 +20,28 @@ ROLES: tuple[Role, ...] = ("writer", "pruner", "restorer")
 # In force if the request says If-None-Match: no put overwrites then.
 _CREATE_ONLY = {"Null": {"s3:if-none-match": "false"}}
 _LOOK = ["s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning"]
+_LOCK_OF_BUCKET = "s3:GetBucketObjectLockConfiguration"
+# Without s3:BypassGovernanceRetention a lock only gets longer.
+_LOCK = ["s3:GetObjectRetention", "s3:PutObjectRetention"]
 _READ = ["s3:GetObject", "s3:GetObjectVersion"]
 
 
 def policy_for(
-    role: Role, place: ObjectPlace, *, cluster: str, can_demand_create: bool
+    role: Role,
+    place: ObjectPlace,
+    *,
+    cluster: str,
+    can_demand_create: bool,
+    object_lock: bool = False,
 ) -> dict[str, Any]:
-    """The policy for one cluster. ``can_demand_create``: the store knows s3:if-none-match."""
+    """The policy for one cluster. ``can_demand_create``: the store knows s3:if-none-match.
+    ``object_lock``: a writer may make locks longer."""
     keys = _Keys(place, cluster, can_demand_create=can_demand_create)
     statements = {"writer": _writer, "pruner": _pruner, "restorer": _restorer}[role](keys)
+    if object_lock:
+        statements.append(_allow([_LOCK_OF_BUCKET], [keys.bucket]))
+        may = _LOCK if role == "writer" else _LOCK[:1]
+        statements.append(_allow(may, [keys.own(), keys.shared()]))
     return {"Version": "2012-10-17", "Statement": statements}
 
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pgkeep.cli.after_backup import expire_after, hold_it, wants_expiry
+from pgkeep.cli.after_backup import expire_after, hold_it, lock_it, wants_expiry
 from pgkeep.cli.context import Context
 from pgkeep.cli.session import connect_server, open_host_state, open_store, unlock_of
 from pgkeep.config import state_directory
@@ -118,6 +118,7 @@ def run(context: Context, args: Namespace) -> int:
         except TooFewCopies as error:
             raise _with_damage(error, report) from error
         context.log.info("backup-made", backup=report.head.backup, bytes=report.head.database_bytes)
+        lock_it(context, report.head)
         if args.hold:
             hold_it(context, report.head)
         if not report.failed and wants_expiry(context):

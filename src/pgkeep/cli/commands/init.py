@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
 from pgkeep.cli.init_mirrors import bring_back, join_mirrors
+from pgkeep.cli.object_locks import check_locks
 from pgkeep.cli.session import (
     connect_server,
     now_text,
@@ -92,6 +93,7 @@ def run(context: Context, args: Namespace) -> int:
     system = _system(context)
     if args.create_bucket:
         _create_bucket(context)
+    check_locks(settings)
     if settings.mirrors:
         bring_back(context)
     store = _store(context, sealing)

@@ -30,6 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "others (default: aws unless an endpoint is set)",
     )
 
+    parser.add_argument(
+        "--object-lock",
+        action="store_true",
+        help="the bucket has Object Lock, and the writer makes locks longer (object_lock_days)",
+    )
+
 
 def run(context: Context, args: Namespace) -> int:
     """Print the policy; what it cannot forbid is a warning. Nothing is asked of the store."""
@@ -48,6 +54,7 @@ def run(context: Context, args: Namespace) -> int:
         parse_object_url(url),
         cluster=check_cluster_name(settings.cluster),
         can_demand_create=can_demand,
+        object_lock=args.object_lock,
     )
     context.output.result(policy, lambda: context.output.say(json.dumps(policy, indent=2)))
     for loss in losses_of(args.role, can_demand_create=can_demand):
