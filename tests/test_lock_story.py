@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
@@ -42,9 +43,7 @@ def test_what_a_backup_needs_outlives_whoever_has_all_keys(
     request: pytest.FixtureRequest, server_factory: ServerFactory
 ) -> None:
     service, server = object_service(request, "minio"), server_factory()
-    place = locked_place(
-        service, f"pgkeep-lock-{server.pgdata.parent.name.lower()[-8:].strip('_')}"
-    )
+    place = locked_place(service, f"pgkeep-lock-{uuid4().hex[:12]}")
     kept = Pgkeep(environ={**service.environ, "PGKEEP_OBJECT_LOCK_DAYS": str(DAYS)}).of(server)
     kept.environ["PGKEEP_REPO"] = place.url
     kept("init", "--recipient", kept.public)
