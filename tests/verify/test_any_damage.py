@@ -134,17 +134,8 @@ def test_a_restore_yields_the_very_bytes_or_refuses(
             if refused is not None:
                 assert name not in report.proved, (key, refused)
                 assert refused.remedy, refused
-            elif is_another_plain_pack(world, kind, how):
-                assert got == whole[name] or name in report.broken, key
             else:
                 assert got == whole[name], key
-
-
-def is_another_plain_pack(world: World, kind: str, how: str) -> bool:
-    """A known gap: without sealing nothing binds a frame to its pack, and a restore reads frames.
-    Another pack with frames of the same places and lengths is told by a scrub alone."""
-    is_other = kind == "packs" and how in ("swapped", "replayed")
-    return is_other and not world.chain.repository.keyring.sealed
 
 
 @pytest.mark.parametrize("how", DAMAGES)

@@ -21,6 +21,7 @@ from pgkeep.repository.manifest import FileRow
 from pgkeep.repository.map import MapBlock
 from pgkeep.repository.map_rows import MapRows, PackKey
 from pgkeep.repository.pack import INDEX_BYTES, PackInfo
+from pgkeep.repository.pack_reading import PackReader
 from pgkeep.seal.envelope import PREFIX_SIZE, damaged
 
 _KEPT_BLOCKS_BYTES = 64 << 20
@@ -68,6 +69,7 @@ class ParentMaps:
 
     def __init__(self, repository: Repository, layout: Layout, packs: dict[int, PackInfo]) -> None:
         self._repository, self._layout, self._packs = repository, layout, packs
+        self._reader = PackReader(repository.keyring, layout)
         self._kept: OrderedDict[tuple[int, int], tuple[int, MapBlock]] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.Lock()
@@ -145,10 +147,8 @@ class ParentMaps:
     def _read(self, row: FileRow) -> MapBlock:
         info = self._info(row)
         name = info.key(self._layout)
-        length = PREFIX_SIZE + row.map_stored
-        data = self._repository.store.get_range(name, row.map_offset, length)
-        if len(data) != length:
-            raise damaged(name, f"it ends before byte {row.map_offset + length}")
+        place = (row.map_offset, PREFIX_SIZE + row.map_stored)
+        (data,) = self._reader.ranges(self._repository.store, info, [place])
         opener = info.opener(self._repository.keyring, self._layout)
         plain = opener.open_at(data, 0, number=row.map_frame)
         return MapBlock(plain, name)

@@ -21,10 +21,11 @@ from pgkeep.errors import DamagedObject
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.pack import PackInfo
+from pgkeep.repository.pack_reading import PackReader
 from pgkeep.restore.units import Frames, Unit
-from pgkeep.seal.envelope import DATA, PREFIX_SIZE, FrameOpener, Scratch, damaged
+from pgkeep.seal.envelope import DATA, PREFIX_SIZE, FrameOpener, Scratch
 from pgkeep.storage.fallback import read_sound
-from pgkeep.storage.interface import Buffer, Store
+from pgkeep.storage.interface import Buffer
 
 # To open a pack its key has to be unwrapped; ten terabytes are more packs than should be kept open.
 _OPEN_PACKS = 512
@@ -46,6 +47,7 @@ class Packs:
         threads = min(workers * _REQUESTS_PER_WORKER, _MOST_REQUESTS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
         keyring = repository.keyring
+        self._reader = PackReader(keyring, layout)
 
         @lru_cache(_OPEN_PACKS)
         def opener(pack: PackInfo) -> FrameOpener:
@@ -79,22 +81,16 @@ class Packs:
     def _read(self, pack: PackInfo, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
         """Bytes of a pack by (offset, length). Raises ``DamagedObject`` where it ends too early."""
         key = pack.key(self._layout)
-        return read_sound(self._store, key, lambda store: _whole(store, key, ranges))
+        return read_sound(self._store, key, lambda store: self._reader.ranges(store, pack, ranges))
 
     def read_again(self, pack: PackInfo, start: int, length: int, use: Callable[[Buffer], T]) -> T:
         """What ``use`` makes of these bytes, of whichever copy of the pack it does not call
         damaged; it is called again for each. Raises ``DamagedObject`` when it did so of all."""
         key = pack.key(self._layout)
         ranges = [(start, length)]
-        return read_sound(self._store, key, lambda store: use(_whole(store, key, ranges)[0]))
-
-
-def _whole(store: Store, key: str, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
-    found = store.get_ranges(key, ranges)
-    for (start, length), data in zip(ranges, found, strict=True):
-        if len(data) != length:
-            raise damaged(key, f"it ends before byte {start + length}")
-    return found
+        return read_sound(
+            self._store, key, lambda store: use(self._reader.ranges(store, pack, ranges)[0])
+        )
 
 
 class _Asked(NamedTuple):

@@ -23,6 +23,7 @@ from pgkeep.repository.manifest import FileRow, Manifest
 from pgkeep.repository.map import MapBlock
 from pgkeep.repository.map_table import page_table
 from pgkeep.repository.pack import PackInfo
+from pgkeep.repository.pack_reading import PackReader
 from pgkeep.seal.envelope import PREFIX_SIZE, damaged
 from pgkeep.storage.fallback import read_sound
 
@@ -69,6 +70,7 @@ class MapReader:
         self._repository, self._layout = repository, layout
         self.files, self.page_size = files, manifest.head.page_size
         self._by_id = manifest.packs()
+        self._reader = PackReader(repository.keyring, layout)
         self.packs = {(pack.attempt, pack.number): pack for pack in self._by_id.values()}
 
     def blocks(self, wanted: Iterable[int] | None = None) -> Generator[FileBlock]:
@@ -125,9 +127,13 @@ class MapReader:
 
     def _read(self, number: int) -> bytes:
         file = self.files[number]
-        key = self._pack_of(file).key(self._layout)
-        length = PREFIX_SIZE + file.map_stored
-        return self._repository.store.get_range(key, file.map_offset, length)
+        pack = self._pack_of(file)
+        place = (file.map_offset, PREFIX_SIZE + file.map_stored)
+        return read_sound(
+            self._repository.store,
+            pack.key(self._layout),
+            lambda store: bytes(self._reader.ranges(store, pack, [place])[0]),
+        )
 
     def _open(self, numbers: list[int], stored: bytes) -> FileBlock:
         files = [self.files[number] for number in numbers]
@@ -141,9 +147,12 @@ class MapReader:
         try:
             block = opened(stored)
         except DamagedObject:
-            at, length = files[0].map_offset, PREFIX_SIZE + files[0].map_stored
-            store = self._repository.store
-            block = read_sound(store, name, lambda one: opened(one.get_range(name, at, length)))
+            place = (files[0].map_offset, PREFIX_SIZE + files[0].map_stored)
+            block = read_sound(
+                self._repository.store,
+                name,
+                lambda one: opened(bytes(self._reader.ranges(one, pack, [place])[0])),
+            )
         if block.page_size != self.page_size:
             raise damaged(name, f"a map block has pages of {block.page_size} bytes")
         sizes = block.columns().sizes
