@@ -148,7 +148,7 @@ class ParentMaps:
         info = self._info(row)
         name = info.key(self._layout)
         place = (row.map_offset, PREFIX_SIZE + row.map_stored)
-        (data,) = self._reader.ranges(self._repository.store, info, [place])
+        data = self._reader.range(self._repository.store, info, *place)
         opener = info.opener(self._repository.keyring, self._layout)
         plain = opener.open_at(data, 0, number=row.map_frame)
         return MapBlock(plain, name)

@@ -51,6 +51,19 @@ class PackReader:
                 raise damaged(key, f"it ends before byte {start + length}")
         return found
 
+    def range(self, store: Store, pack: PackInfo, start: int, length: int) -> bytes:
+        """So many bytes of a pack. Raises as :meth:`ranges`."""
+        key = pack.key(self._layout)
+        place = (id(store), pack.object_id)
+        if not (self._keyring.sealed or place in self._seen):
+            self._compare(store.get_range(key, 0, _HEADER_BYTES), pack, key)
+            with self._lock:
+                self._seen.add(place)
+        data = store.get_range(key, start, length)
+        if len(data) != length:
+            raise damaged(key, f"it ends before byte {start + length}")
+        return data
+
     def _compare(self, data: bytes, pack: PackInfo, key: str) -> None:
         identity = self._keyring.repository_id
         try:

@@ -132,7 +132,7 @@ class MapReader:
         return read_sound(
             self._repository.store,
             pack.key(self._layout),
-            lambda store: bytes(self._reader.ranges(store, pack, [place])[0]),
+            lambda store: self._reader.range(store, pack, *place),
         )
 
     def _open(self, numbers: list[int], stored: bytes) -> FileBlock:
@@ -151,7 +151,7 @@ class MapReader:
             block = read_sound(
                 self._repository.store,
                 name,
-                lambda one: opened(bytes(self._reader.ranges(one, pack, [place])[0])),
+                lambda one: opened(self._reader.range(one, pack, *place)),
             )
         if block.page_size != self.page_size:
             raise damaged(name, f"a map block has pages of {block.page_size} bytes")
