@@ -138,7 +138,7 @@ class _Chooser:
         catalogue = read_catalogue(self._repository, self._layout)
         for problem in catalogue.problems:
             self._progress.warn(f"The backup {problem.backup} cannot be read: {problem.error}")
-        for backup in sorted(catalogue.backups, key=_position, reverse=True):
+        for backup in sorted(catalogue.backups, key=lambda one: one.ended, reverse=True):
             if backup.head.page_size != self._wanted.page_size:
                 continue
             manifest = load_manifest(self._repository, self._layout, backup)
@@ -248,8 +248,3 @@ def _since_whole_read(manifest: Manifest | None) -> int:
     fact = manifest.facts().get("reading") if manifest is not None else None
     count = fact.get("since_whole") if isinstance(fact, dict) else 0
     return count if isinstance(count, int) and count >= 0 else 0
-
-
-def _position(backup: Backup) -> tuple[int, int]:
-    """How new a backup is, by its WAL: the clock by which it ended may have been set."""
-    return backup.head.timeline, backup.stop_lsn

@@ -186,7 +186,7 @@ class _Resolver:
         """
         on_way = [
             backup
-            for backup in sorted(self._backups, key=lambda backup: backup.stop_lsn)
+            for backup in sorted(self._backups, key=lambda backup: (backup.stop_lsn, backup.ended))
             if history.contains(backup.head.timeline, backup.stop_lsn)
         ]
         if self._named is not None:
