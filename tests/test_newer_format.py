@@ -107,7 +107,8 @@ def command(old: Old, name: str) -> list[str]:
 
 READERS = ("list", "show", "restore", "verify")
 MEETS = [
-    *((kind, name) for kind in ("repository", "keys") for name in READERS),
+    *(("repository", name) for name in READERS),
+    *(("keys", name) for name in ("list", "show", "restore")),
     *(("manifests", name) for name in ("list", "restore")),
     ("wal", "restore"),
 ]
