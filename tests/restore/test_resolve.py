@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from pgkeep.errors import AmbiguousTimeline, IdentityNeeded, TargetNotReachable
+from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.wal_name import segment_name
+from pgkeep.postgres.wal_record import WalEvent, WalEventKind
 from pgkeep.progress import Silent
 from pgkeep.repository.identity import Repository, make_keyring
 from pgkeep.repository.wal import build_wal_object
 from pgkeep.restore import target
 from pgkeep.restore.plan import Resolution, RestoreOptions
 from pgkeep.restore.resolve import resolve
+from pgkeep.units import from_utc_text
 from tests.repository import kit
 
 MIB = 1 << 20
@@ -232,3 +235,62 @@ def test_without_the_identity_it_is_said_at_once(tmp_path: Path) -> None:
     locked = sealed._replace(keyring=make_keyring(sealed.identity))
     with pytest.raises(IdentityNeeded):
         find(locked)
+
+
+class TestClocksThatWereSet:
+    """The order of WAL decides, and never that of times or names."""
+
+    @pytest.fixture
+    def commits(self, monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+        """Moments of commits, by the number of the segment that holds each."""
+        found: dict[int, str] = {}
+
+        def find(_: object, way: Any, wanted: Any) -> WalEvent | None:
+            for segment in way:
+                if segment.number in found:
+                    lsn, moment = Lsn(segment.number * MIB + 64), found[segment.number]
+                    event = WalEvent(WalEventKind.COMMIT, lsn, from_utc_text(moment), 7)
+                    if wanted(event):
+                        return event
+            return None
+
+        monkeypatch.setattr("pgkeep.restore.resolve.find_event", find)
+        return found
+
+    def last_segment(self, repository: Repository, moment: str) -> int:
+        found = find(repository, target=target.at_time(moment, inclusive=True))
+        return int(str(found.wal).rpartition("-")[2], 16) & 0xFF
+
+    def test_the_plan_ends_at_the_first_commit_beyond_the_target(
+        self, repository: Repository, commits: dict[int, str]
+    ) -> None:
+        """The clock ran ahead in segment 5, and was set back in 6; bisection stepped over it."""
+        put_backup(repository, 10, 3)
+        closed = {3: at(10), 4: at(11), 5: at(18), 6: at(12), 7: at(13), 8: at(14), 9: at(15)}
+        for number, moment in closed.items():
+            put(repository, 1, number, closed=moment)
+            commits[number] = moment
+        assert self.last_segment(repository, at(13, 30)) == 6  # the one after segment 5
+        assert self.last_segment(repository, at(10, 30)) == 5
+
+    def test_the_segment_in_which_the_clock_went_back_is_looked_into(
+        self, repository: Repository, commits: dict[int, str]
+    ) -> None:
+        """It was closed early by the clock, and holds a commit that was late by it."""
+        put_backup(repository, 10, 3)
+        closed = {3: at(10), 4: at(12), 5: at(11), 6: at(12), 7: at(13), 8: at(14), 9: at(15)}
+        for number, moment in closed.items():
+            put(repository, 1, number, closed=moment)
+            commits[number] = moment
+        commits[5] = at(18)
+        assert self.last_segment(repository, at(13, 30)) == 6
+
+    def test_the_newest_backup_is_the_one_whose_wal_is_the_newest(
+        self, repository: Repository
+    ) -> None:
+        """Made in a year that the clock made up, a backup stays older than those after it."""
+        put_backup(repository, 20, 3)
+        newest = put_backup(repository, 10, 5)
+        put(repository, 1, 3, 4, 5, 6)
+        assert find(repository).backup.id == newest
+        assert find(repository, target=target.immediate()).backup.id == newest

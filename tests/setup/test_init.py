@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgkeep.seal import age
+from pgkeep.setup.papers import rescue_script
 from tests.cli.kit import Pgkeep
 from tests.factory import ServerFactory
 from tests.server_user import server_user
@@ -68,6 +69,8 @@ def test_new_repository_gives_a_recovery_sheet_without_the_secret(
     for fact in (f"file://{pgkeep.repository}", identifier, pgkeep.public, "Proved"):
         assert fact in done.stdout
     assert pgkeep.secret not in done.stdout + done.stderr
+    script = pgkeep.repository / "pgkeep/rescue.py"
+    assert script.read_bytes() == rescue_script()
     readme = (pgkeep.repository / "pgkeep/README.txt").read_text()
     assert pgkeep.public in readme
     assert pgkeep.secret not in readme
@@ -83,6 +86,16 @@ def test_second_init_reports_the_same_and_changes_nothing(pgkeep: Pgkeep, server
     assert first["fingerprint"] == second["fingerprint"]
     assert (first["host_key"], second["host_key"]) == ("made", "present")
     assert objects == object_names(pgkeep)
+
+
+def test_a_repository_without_the_rescue_script_gets_it_at_the_next_init(
+    pgkeep: Pgkeep, server: PgServer
+) -> None:
+    pgkeep.of(server)("init", "--recipient", pgkeep.public)
+    script = pgkeep.repository / "pgkeep/rescue.py"
+    script.unlink()
+    pgkeep("init")
+    assert script.read_bytes() == rescue_script()
 
 
 def test_new_host_can_list_at_once(pgkeep: Pgkeep, server: PgServer) -> None:

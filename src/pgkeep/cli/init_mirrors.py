@@ -28,12 +28,14 @@ def join_mirrors(context: Context, main: Member) -> list[JoinedMirror]:
     Raises ``RepositoryError`` for one that is another repository, and what the stores raise.
     """
     from pgkeep.cli.members import open_member
+    from pgkeep.setup.papers import put_rescue
     from pgkeep.setup.probe import probe_store
 
     joined = []
     for name, settings in context.settings.mirrors.items():
         mirror = open_member(context, name, settings, create=True)
         made = join(mirror, [main])
+        put_rescue(mirror.store)
         losses = probe_store(mirror.store).losses
         copy_systems(main.store, mirror.store, context.settings.cluster)
         joined.append(JoinedMirror(name, mirror.url, made, tuple(losses)))

@@ -11,6 +11,7 @@ KEYS = "pgkeep/keys/"
 README = "pgkeep/README.txt"
 OWN = "pgkeep/"
 PROBES = "pgkeep/probe/"
+RESCUE = "pgkeep/rescue"
 
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 NUMBER_DIGITS = 8

@@ -12,7 +12,8 @@ the moment asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import NamedTuple, NoReturn
 
@@ -40,6 +41,9 @@ from pgkeep.restore.search import WalReader, find_event, look_at_tail
 from pgkeep.restore.timeline import choose_timeline, read_timeline
 from pgkeep.restore.way import Way
 from pgkeep.units import from_utc_text
+
+# Requests for plain headers of segments that are under way at a time.
+_HEADERS_AHEAD = 16
 
 
 class _Found(NamedTuple):
@@ -176,10 +180,13 @@ class _Resolver:
         return choose_timeline(self._reader, self._inventory, newest)
 
     def _usable(self, history: TimelineHistory) -> list[Backup]:
-        """Backups on the way to a timeline whose own WAL is complete, oldest first."""
+        """Backups on the way to a timeline whose own WAL is complete, oldest first.
+
+        Along one way the WAL says which is older. The clock of the server may have been set.
+        """
         on_way = [
             backup
-            for backup in self._backups
+            for backup in sorted(self._backups, key=lambda backup: (backup.stop_lsn, backup.ended))
             if history.contains(backup.head.timeline, backup.stop_lsn)
         ]
         if self._named is not None:
@@ -266,27 +273,39 @@ class _Resolver:
         return backup, way, at_end._replace(notes=(f"{show_moment_exactly(moment)} {note}",))
 
     def _first_after(self, way: Way, moment: datetime, backup: Backup) -> _Found | None:
-        """The first end of a transaction at which PostgreSQL sees that the moment is over."""
-        begin = self._first_closed_after(way, moment, self._stop_index(way, backup))
-        if begin is None:
-            return None
-        beyond = _is_after(moment, inclusive=self._target.inclusive)
-        event = find_event(self._reader, way.segments[begin:], beyond)
-        if event is None:
-            return None
-        return _Found(self._index_after(way, event.lsn), self._target, moment)
+        """The first end of a transaction at which PostgreSQL sees that the moment is over.
 
-    def _first_closed_after(self, way: Way, moment: datetime, low: int) -> int | None:
-        """By bisection: the first segment from index ``low`` that was closed after a moment."""
-        high = len(way.segments)
-        while low < high:
-            middle = (low + high) // 2
-            if self._closed(way, middle) > moment:
-                high = middle
-            else:
-                low = middle + 1
-        # One earlier, for a clock that was set, and for a record that began there.
-        return max(0, low - 1) if low < len(way.segments) else None
+        Segments are passed over by the time at which they were closed, and those times need not
+        ascend: a clock that ran ahead was set back. PostgreSQL stops at the first commit beyond the
+        moment that it meets, even if later ones lie before it. (Bisection, which was here before,
+        could step over that commit, and recovery stopped earlier than planned.) The segment in
+        which the clock went back may hold commits later than its own closing: it is looked into.
+        """
+        beyond = _is_after(moment, inclusive=self._target.inclusive)
+        before: datetime | None = None
+        for index, closed in self._closing_times(way, self._stop_index(way, backup)):
+            # One earlier, for a record that began there.
+            first = max(0, index - 1)
+            event = None
+            if closed > moment:
+                event = find_event(self._reader, way.segments[first:], beyond)
+            elif before is not None and closed < before:
+                event = find_event(self._reader, way.segments[first : index + 2], beyond)
+            if event is not None:
+                return _Found(self._index_after(way, event.lsn), self._target, moment)
+            if closed > moment:
+                return None
+            before = closed
+        return None
+
+    def _closing_times(self, way: Way, low: int) -> Iterator[tuple[int, datetime]]:
+        """When each segment from index ``low`` on was closed, in order; headers are read ahead."""
+        count = len(way.segments)
+        with ThreadPoolExecutor(_HEADERS_AHEAD, thread_name_prefix="closed") as pool:
+            for start in range(low, count, _HEADERS_AHEAD * 4):
+                indexes = range(start, min(start + _HEADERS_AHEAD * 4, count))
+                times = pool.map(lambda index: self._closed(way, index), indexes)
+                yield from zip(indexes, times, strict=True)
 
     def _lsn(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
         lsn = self._target.value

@@ -7,7 +7,6 @@ what the first began. The cluster is registered last, since that is what lets WA
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from pgkeep.errors import (
     ConfigError,
     KeysChanged,
     NoRepository,
-    ObjectExists,
     RepositoryError,
     SealError,
     UsageError,
@@ -37,8 +35,8 @@ from pgkeep.repository.identity import (
 from pgkeep.repository.layout import check_cluster_name
 from pgkeep.repository.system import read_systems, register_system, unknown_system
 from pgkeep.seal import age
+from pgkeep.setup.papers import put_papers
 from pgkeep.setup.probe import StoreProbe, probe_store
-from pgkeep.setup.sheet import README_KEY, readme_text
 from pgkeep.storage.interface import Store
 
 
@@ -127,6 +125,7 @@ def init_repository(store: Store, host: HostState, request: InitRequest) -> Init
             _accept(store, host, identity, request.accept_fingerprint)
     unlock = _unlock(request)
     repository = open_repository(store, host, unlock=unlock)
+    put_papers(store, identity)
     host_key, path = _host_key(repository, host, request, unlock, fresh=fresh_key)
     proved = prove(repository)
     probe = probe_store(store)
@@ -215,8 +214,6 @@ def _create(
     identity = create_repository(store, keys, at=request.at, by=dict(request.by))
     # Whatever was pinned for this URL before is gone: this one is our own.
     host.pin(store.url, identity.id, identity.fingerprint)
-    with suppress(ObjectExists):  # somebody put a better one there
-        store.put(README_KEY, readme_text(identity).encode(), if_absent=True)
     return identity, fresh
 
 

@@ -64,6 +64,7 @@ def readme_text(identity: RepositoryIdentity) -> str:
     passphrase = bool(keys and keys.passphrase)
     who = opened_by(keys.recipients if keys else (), passphrase, sealed)
     given = identity_variable(passphrase, sealed)
+    script = "--identity FILE" if sealed and not passphrase else ""
     return "\n".join(
         [
             "This is a repository of pgkeep: backups and write-ahead log of PostgreSQL clusters.",
@@ -80,6 +81,12 @@ def readme_text(identity: RepositoryIdentity) -> str:
             f"    export PGKEEP_REPO=URL PGKEEP_CLUSTER=NAME {given}".rstrip(),
             "    pgkeep list",
             "    pgkeep restore --into DIRECTORY --latest",
+            "",
+            "Where pgkeep cannot be had, download the repository and run the newest rescue.py in",
+            "this folder (Python 3.9 or newer, with zstandard and, if encrypted, cryptography):",
+            "",
+            "    python3 rescue.py list DIRECTORY",
+            f"    python3 rescue.py restore DIRECTORY BACKUP INTO {script}".rstrip(),
             "",
             "URL is where this file's folder lies in; each other top-level folder is the NAME of a",
             "cluster. The format is written down in pgkeep's documentation (docs/format.md).",
