@@ -108,9 +108,10 @@ def command(old: Old, name: str) -> list[str]:
 READERS = ("list", "show", "restore", "verify")
 MEETS = [
     *(("repository", name) for name in READERS),
-    *(("keys", name) for name in ("list", "show", "restore")),
-    *(("manifests", name) for name in ("list", "restore")),
-    ("wal", "restore"),
+    *(("keys", name) for name in READERS),
+    *(("manifests", name) for name in READERS),
+    *(("wal", name) for name in ("restore", "verify")),
+    ("packs", "verify"),
 ]
 
 

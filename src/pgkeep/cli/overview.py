@@ -73,6 +73,9 @@ class ClusterView:
             found = list(self.backups[-1:])
         if len(found) == 1:
             return found[0]
+        unreadable = [one for one in self.problems if one.backup.startswith(name)]
+        if not found and len(unreadable) == 1:
+            raise unreadable[0].error
         known = ", ".join(backup.id for backup in (found or self.backups)[-5:]) or "none"
         what = f"{name!r} is the beginning of {len(found)} backups." if found else None
         raise NoSuchBackup(

@@ -81,6 +81,8 @@ def inspect(repository: Repository, layout: Layout, *, progress: Progress) -> In
     catalogue = read_catalogue(repository, layout)
     found.backups = catalogue.backups
     for problem in catalogue.problems:
+        if isinstance(problem.error, FormatTooNew):
+            raise problem.error
         key = layout.manifest(problem.backup)
         found.problems.append(Problem(key, what_of(problem.error, key), (problem.backup,)))
     _look_at_manifests(repository, layout, found)
@@ -107,7 +109,7 @@ def _look_at_manifests(repository: Repository, layout: Layout, found: Inspection
             read_head(repository.store, key, repository.keyring)
         except ObjectNotFound:
             return Problem(key, "is missing; the other copy is there")
-        except (DamagedObject, FormatTooNew, WrongIdentity) as error:
+        except (DamagedObject, WrongIdentity) as error:
             return Problem(key, f"{what_of(error, key)}; the other copy was read")
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgkeep.errors import DamagedObject, FormatTooNew, WrongIdentity
+from pgkeep.errors import DamagedObject, WrongIdentity
 from pgkeep.repository.checks import DEEP, SCRUB, Finding
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -44,13 +44,13 @@ class Judge:
             expected = self._needs.expected(key) if self._needs is not None else None
             if expected is not None and digest != expected[1]:
                 return Finding(SCRUB, "it is not the pack that the manifest names")
-        except (DamagedObject, FormatTooNew) as error:
+        except DamagedObject as error:
             return Finding(SCRUB, what_of(error, key))
         if not deep:
             return None
         try:
             failed = check_opened(data, key, self._layout, keyring, places=self._places)
-        except (DamagedObject, FormatTooNew, WrongIdentity) as error:
+        except (DamagedObject, WrongIdentity) as error:
             return Finding(DEEP, what_of(error, key))
         return _flaw(failed) if failed else None
 

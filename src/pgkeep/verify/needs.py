@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from pgkeep.errors import DamagedObject, FormatTooNew, NoSuchBackup, WrongIdentity
+from pgkeep.errors import DamagedObject, NoSuchBackup, WrongIdentity
 from pgkeep.repository.catalogue import Backup, load_manifest
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.pack import PackInfo
 
-_UNREADABLE = (DamagedObject, FormatTooNew, WrongIdentity, NoSuchBackup)
+_UNREADABLE = (DamagedObject, WrongIdentity, NoSuchBackup)
 
 
 class Unreadable(NamedTuple):

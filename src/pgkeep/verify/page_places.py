@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
-from pgkeep.errors import DamagedObject, FormatTooNew, NoSuchBackup, ObjectNotFound, WrongIdentity
+from pgkeep.errors import DamagedObject, NoSuchBackup, ObjectNotFound, WrongIdentity
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.page import FailedPage
 from pgkeep.postgres.relation import parse_relation_path
@@ -31,7 +31,7 @@ from pgkeep.repository.map_table import page_table
 from pgkeep.repository.pack import PackInfo
 from pgkeep.seal.envelope import PREFIX_SIZE, damaged
 
-_UNREADABLE = (DamagedObject, FormatTooNew, WrongIdentity, NoSuchBackup, ObjectNotFound)
+_UNREADABLE = (DamagedObject, WrongIdentity, NoSuchBackup, ObjectNotFound)
 _USUAL_SEGMENT_BYTES = 1 << 30
 _REQUESTS = 8
 PackKey = tuple[str, int]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound
+from pgkeep.errors import DamagedObject, ObjectNotFound
 from pgkeep.repository import layout as layouts
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.record import list_numbered, read_record
@@ -37,7 +37,7 @@ def look_at_root(store: Store, cluster: str) -> list[Problem]:
 def _why_unreadable(store: Store, key: str, kind: str) -> str | None:
     try:
         read_record(store, key, kind=kind)
-    except (DamagedObject, FormatTooNew) as error:
+    except DamagedObject as error:
         return what_of(error, key)
     except ObjectNotFound:
         return "is listed, and is not there"
