@@ -213,7 +213,7 @@ def test_only_what_root_must_do_as_root_is_done_as_root() -> None:
     as_owner = {command.name for command in COMMANDS if command.as_owner}
     assert {
         *("init", "setup", "backup", "mark", "list", "show", "copy", "verify"),
-        *("hold", "release", "expire", "delete", "undelete"),
+        *("hold", "release", "expire", "delete", "undelete", "keys"),
     } == as_owner
 
 

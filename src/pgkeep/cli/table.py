@@ -24,6 +24,7 @@ class Command(NamedTuple):
 COMMANDS: tuple[Command, ...] = (
     Command("init", "Set up", "Make a repository, or join this host to one."),
     Command("setup", "Set up", "Show, or apply, what the server needs: role, rights, archiving."),
+    Command("keys", "Set up", "Show who can open the repository, or change it."),
     Command(
         "policy", "Set up", "Print the bucket policy for a role: writer, pruner, restorer.", False
     ),
