@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgkeep.cli.each_repository import open_each
+from pgkeep.cli.each_repository import One, open_each
 from pgkeep.cli.members import settings_by_name
 from pgkeep.cli.session import writer_facts
 from pgkeep.errors import PgkeepError, StoreDenied
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from pgkeep.repository.manifest import Head
 
 
+def _present(context: Context) -> list[One]:
+    """The repositories that answered when the backup began: others are not waited for again."""
+    return open_each(context, among=context.members or None).present
+
+
 def hold_it(context: Context, head: Head) -> None:
     """Hold the backup in each repository that has it. Raises ``StoreDenied`` and the like, and says
     that the backup was made all the same."""
@@ -27,7 +32,7 @@ def hold_it(context: Context, head: Head) -> None:
 
     layout = Layout(head.cluster, int(head.system_identifier))
     try:
-        for one in open_each(context, None).present:
+        for one in _present(context):
             if one.repository.store.exists(layout.manifest(head.backup)):
                 hold(one.repository, layout, [head.backup], reason=head.note, by=writer_facts())
     except PgkeepError as error:
@@ -46,7 +51,7 @@ def lock_it(context: Context, head: Head) -> None:
     if not any(one.object_lock_days for one in settings_by_name(context.settings).values()):
         return
     layout = Layout(head.cluster, int(head.system_identifier))
-    for one in open_each(context, None).present:
+    for one in _present(context):
         days = one.settings.object_lock_days
         if days is None or not one.repository.store.exists(layout.manifest(head.backup)):
             continue
@@ -74,7 +79,7 @@ def expire_after(context: Context, progress: Progress) -> None:
     """What ``pgkeep expire`` does, in each repository that lets us."""
     from pgkeep.keep.run import ExpireOptions, expire
 
-    for one in open_each(context, None).present:
+    for one in _present(context):
         if not one.repository.keyring.can_read_metadata:
             continue
         settings = one.settings

@@ -39,12 +39,15 @@ def add_only_argument(parser: ArgumentParser) -> None:
     )
 
 
-def open_each(context: Context, only: str | None) -> Each:
-    """Each repository that the settings name, its calls tried again for a while.
+def open_each(
+    context: Context, only: str | None = None, *, among: Collection[str] | None = None
+) -> Each:
+    """Each repository that the settings name, or of those only the ones ``among`` these, its calls
+    tried again for a while.
 
     Raises ``UsageError`` for an unknown name, and the error of the only one.
     """
-    from pgkeep.cli.members import MIRROR_PATIENCE_SECONDS, open_members, settings_by_name
+    from pgkeep.cli.members import MIRROR_PATIENCE_SECONDS, identify, settings_by_name
     from pgkeep.cli.outages import PATIENCE_SECONDS
 
     settings = context.settings
@@ -54,7 +57,8 @@ def open_each(context: Context, only: str | None) -> Each:
             f"There is no repository {only!r}.", remedy=f"Known are: {', '.join(named)}."
         )
     seconds = MIRROR_PATIENCE_SECONDS if settings.mirrors else PATIENCE_SECONDS
-    members = open_members(context, context.owner_uid, seconds=seconds)
+    asked = {name: one for name, one in named.items() if among is None or name in among}
+    members = identify(context, context.owner_uid, asked, seconds=seconds)
     host = open_host_state(settings, context.owner_uid)
     present = [
         One(one.name, named[one.name], open_repository(one.store, host, unlock=unlock_of(settings)))

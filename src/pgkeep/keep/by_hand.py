@@ -86,16 +86,17 @@ def hold(
 ) -> None:
     """Keep backups until they are released. Raises ``NoSuchBackup``, for one in the trash, too."""
     _check_known(_names(repository, layout), backups)
-    publish_hold(repository.store, layout, HOLD, backups, reason=reason, at=_now(), by=by)
-    # It may have been thrown away meanwhile; held, it is not deleted, and it counts again.
-    out = read_trash(repository.store, layout, strict=True)
+    before = read_trash(repository.store, layout, strict=True)
     for backup in backups:
-        if out.is_out(backup):
+        if before.is_out(backup):
             raise NoSuchBackup(
                 f"The backup {backup} is in the trash.",
                 remedy=f"Bring it back first: pgkeep undelete {backup}",
                 backup=backup,
             )
+    # One that is thrown away in this very moment is not deleted, and the next expiry brings it
+    # back: what is in the trash is not going yet.
+    publish_hold(repository.store, layout, HOLD, backups, reason=reason, at=_now(), by=by)
 
 
 def release(

@@ -28,7 +28,7 @@ from pgkeep.repository.horizons import publish_horizon
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.system import read_systems
-from pgkeep.repository.trash import DELETING, TRASH, Trash, give_word
+from pgkeep.repository.trash import DELETING, TRASH, UNDELETE, Trash, give_word
 from pgkeep.storage.interface import ObjectInfo
 from pgkeep.units import to_utc_text
 
@@ -119,6 +119,7 @@ class _Run:
         self._progress.phase("looking at what is kept")
         now = self._now()
         seen = look(self._repository, self._layout, now=now)
+        self._bring_back_held(seen)
         self._delete_trashed(seen)
         self._throw_away(seen)
         self._give_up_wal(seen)
@@ -190,6 +191,23 @@ class _Run:
             self._progress.phase(f"deleting {len(self.report.deleted)} backups")
             for place in (self._layout.manifest, self._layout.manifest_copy):
                 delete_all(self._store, map(place, self.report.deleted))
+
+    def _bring_back_held(self, seen: Look) -> None:
+        """Who held a backup in the moment in which it was thrown away was told that it is held."""
+
+        def held(trash: Trash) -> list[str]:
+            return [name for name in seen.holds.held if trash.is_in_trash(name)]
+
+        if held(seen.trash) and not self._options.dry_run:
+            give_word(
+                self._store,
+                self._layout,
+                UNDELETE,
+                held,
+                reason="it is held",
+                at=self._at,
+                by=self._options.by,
+            )
 
     def _throw_away(self, seen: Look) -> None:
         """What the policy does not keep goes into the trash."""
