@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgkeep.config.keeping import KeepPolicy
-from pgkeep.errors import BackupKept, NoSuchBackup, PgkeepError
+from pgkeep.errors import BackupKept, NoSuchBackup, PgkeepError, StoreError
 from pgkeep.keep.by_hand import delete, hold, undelete
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.record import build_record
@@ -316,6 +316,17 @@ def _kinds(store: MemoryStore) -> dict[str, int]:
         if kind not in ("admin", "pins"):  # the pin that tells the clock dies by itself
             found[kind] = found.get(kind, 0) + 1
     return found
+
+
+def test_a_store_that_lists_late_is_left_as_it_is(world: World) -> None:
+    history(world, 3)
+    before = {info.key for info in world.store.list("")}
+    late = FaultyStore(
+        world.store, [Fault(Failure.STALE, method="list", key=f"{LAYOUT.pins}*", times=None)]
+    )
+    with pytest.raises(StoreError, match="does not list what was just written"):
+        world.expire(ONE, store=late)
+    assert {info.key for info in world.store.list("")} == before
 
 
 def test_trash_that_is_damaged_lets_its_backup_count_and_stops_deletion(world: World) -> None:

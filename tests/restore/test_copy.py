@@ -12,8 +12,9 @@ import pytest
 from pgkeep.errors import DirectoryNotEmpty, RestoreError, UsageError
 from pgkeep.progress import Silent
 from pgkeep.restore import target
-from pgkeep.restore.plan import FetchAccess
-from pgkeep.restore.run import run_restore
+from pgkeep.restore.plan import FetchAccess, RestoreOptions
+from pgkeep.restore.run import plan_restore, run_restore
+from pgkeep.storage.faulty import Failure, Fault, FaultyStore
 from tests.program import pgkeep_program
 from tests.restore.site import Site
 from tests.restore.verifybackup import verify_backup
@@ -79,6 +80,18 @@ def test_the_mark_says_where_the_copy_came_from(site: Site) -> None:
     assert mark["from"]["repository"] == site.url
     assert mark["from"]["backup"] == report.plan.resolution.backup.id
     assert mark["to_make_it_the_original"] == list(report.adopt)
+
+
+@pytest.mark.majors(18)
+def test_wal_is_copied_where_the_store_denies_what_is_not_there(site: Site) -> None:
+    prepared(site)
+    fault = Fault(Failure.DENIED, method="head", key="pgkeep/probe/*", times=None)
+    store = FaultyStore(site.repository.store, [fault])
+    repository = site.repository._replace(store=store)
+    options = RestoreOptions(site.root / "back")
+    plan = plan_restore(repository, site.layout, options, access=site.access, progress=Silent())
+    assert plan.wal_mode == "copied"
+    assert "of files that are not there" in plan.wal_mode_reason
 
 
 @pytest.mark.majors(18)

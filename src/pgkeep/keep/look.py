@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound
+from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound, StoreError
 from pgkeep.keep.deciding import Candidate
 from pgkeep.repository.catalogue import Backup, Problem, is_good, read_catalogue, read_inventory
 from pgkeep.repository.check_records import read_checks
@@ -163,13 +163,21 @@ def read_pins(store: Store, layout: Layout) -> tuple[Pin, ...]:
 def store_clock(store: Store, layout: Layout, *, at: str, by: Mapping[str, Any]) -> datetime:
     """What the store's clock shows, by the time that it gives a pin which covers nothing.
 
-    Raises what the store raises.
+    Raises ``StoreError`` for a store that does not list what was just written, for what rests on
+    its listings would then delete what is needed; and what the store raises.
     """
     attempt = os.urandom(16).hex()
     key = layout.pin(attempt, 1)
     members = {"attempt": attempt, "purpose": "expire", "backup": None}
     store.put(key, build_record("pin", members, at=at, by=dict(by)), if_absent=True)
     try:
+        if not any(info.key == key for info in store.list(key)):
+            raise StoreError(
+                f"{store.url} does not list what was just written, and nothing was deleted.",
+                why="Whoever deletes relies on seeing who needs what.",
+                remedy="Use a store that lists what it has; backups and restores work with this "
+                "one, and it grows.",
+            )
         return store.head(key).modified
     finally:
         store.delete([key])

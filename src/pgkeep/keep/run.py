@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pgkeep.config.keeping import KeepPolicy
+from pgkeep.errors import UnknownSystem
 from pgkeep.keep.deciding import Decision, decide
 from pgkeep.keep.deleting import delete_all
 from pgkeep.keep.litter import compact
@@ -88,6 +89,11 @@ def expire(
     """
     reports: list[SystemReport] = []
     identifiers = [one.system_identifier for one in read_systems(repository.store, cluster)]
+    if not identifiers:
+        raise UnknownSystem(
+            f"The cluster {cluster!r} is not known in {repository.store.url}.",
+            remedy="Check PGKEEP_CLUSTER, or run pgkeep init on the database host.",
+        )
     superseded = False
     for identifier in reversed(list(dict.fromkeys(identifiers))):
         layout = Layout(cluster, identifier)

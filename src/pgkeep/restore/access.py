@@ -14,11 +14,13 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from pgkeep.errors import PgkeepError, RestoreError
+from pgkeep.errors import PgkeepError, RestoreError, StoreDenied, StoreError
 from pgkeep.repository.identity import Repository
+from pgkeep.repository.layout import PROBES
 from pgkeep.restore.destination import supplementary_groups
 from pgkeep.restore.plan import FetchAccess, Owner, WalMode
 from pgkeep.storage.fallback import stores_of
+from pgkeep.storage.interface import Store
 from pgkeep.storage.open import local_path
 
 _LOOK_SECONDS = 20
@@ -92,6 +94,10 @@ def _obstacle(access: FetchAccess, repository: Repository, owner: Owner) -> str 
     files = [path for table in tables for name, path in table.items() if name.endswith("_file")]
     tests += [("-r", path, f"user {owner.name} cannot read {path}") for path in files]
     for store in stores_of(repository.store):
+        if _denies_missing(store):
+            return (
+                f'{store.url} says "denied" of files that are not there, and recovery asks for them'
+            )
         with suppress(PgkeepError):  # not a directory of this machine: the trial will tell
             root = local_path(store.url)
             record = f"{root}/pgkeep/repository"
@@ -103,6 +109,17 @@ def _obstacle(access: FetchAccess, repository: Repository, owner: Owner) -> str 
         except (OSError, subprocess.SubprocessError) as error:
             return f"nothing can be run as {owner.name} ({error})"
     return None
+
+
+def _denies_missing(store: Store) -> bool:
+    """As S3 does to those who may not list the bucket. The end of WAL could not be told then."""
+    try:
+        store.head(PROBES + os.urandom(16).hex())
+    except StoreDenied:
+        return True
+    except StoreError:
+        return False
+    return False
 
 
 def _run(
