@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from pgkeep.repository.keys import make_key_set
+from pgkeep.repository.record import build_record
 from pgkeep.seal import age
 from tests.cli.kit import Pgkeep
 from tests.factory import ServerFactory
 from tests.program import pgkeep_program
+from tests.repository.kit import AT, BY
 from tests.server_user import run_as_server_user, server_user
 from tests.servers import PgServer, new_directory
 
@@ -157,8 +160,19 @@ def test_a_change_that_reached_one_of_two_repositories_is_carried_to_the_other(k
     kept("keys", "rotate", PGKEEP_IDENTITY=kept.secret)
     newest = max(records[1].iterdir())
     newest.unlink()  # as if it had been killed between the two
-    kept("list", code=None)
-    kept("keys", "list")
+    kept("keys", "list", code=67)
+    # Somebody who can write there knows the public halves only, and seals to whom he likes.
+    genuine = max(records[0].iterdir())
+    forged = make_key_set([kept.public], None)
+    former = members(genuine)["previous"]
+    build = forged._replace(previous=tuple({**former[0]} for _ in range(2)))
+    line = build_record("keys", build.members(members(genuine)["repository"]), at=AT, by=BY)
+    place = genuine.with_name(f"{int(genuine.name) + 1:08d}")
+    place.write_bytes(line)
+    server_user().own(place)
+    assert kept("keys", "list", code=None, PGKEEP_IDENTITY=kept.secret).returncode in (52, 53)
+    place.unlink()
+    kept("keys", "list", PGKEEP_IDENTITY=kept.secret)
     fingerprints = {members(max(one.iterdir()))["fingerprint"] for one in records}
     assert len(fingerprints) == 1
     kept("backup")

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from pgkeep.cli.context import Context
 from pgkeep.cli.render import pairs
 from pgkeep.cli.session import now_text, open_host_state, unlock_of, writer_facts
-from pgkeep.errors import ConfigError, MirrorsDiffer, NoRepository, UsageError
+from pgkeep.errors import (
+    ConfigError,
+    IdentityNeeded,
+    MirrorsDiffer,
+    NoRepository,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from pgkeep.mirror.member import Member
@@ -67,9 +73,13 @@ def run(context: Context, args: Namespace) -> int:
         _show(context, identity, identity.keys)
         return 0
     new, told = _changed(context, args, identity, identity.keys)
-    _publish(context, members, identity, new)
     fingerprint = identity._replace(keys=new).fingerprint
     rotated = fingerprint != identity.fingerprint
+    if rotated and not context.output.json:
+        # Before it is done: whoever kills the command in the middle will need it.
+        context.output.say(f"New fingerprint: {fingerprint}")
+        context.output.stdout.flush()
+    _publish(context, members, identity, new)
     context.log.info("keys-changed", action=args.action, fingerprint=fingerprint)
     document = {
         "fingerprint": fingerprint,
@@ -82,7 +92,6 @@ def run(context: Context, args: Namespace) -> int:
     context.output.result(document, lambda: _tell(context, told))
     if rotated and not context.output.json:
         say = context.output.say
-        say(f"The repository's fingerprint is now {fingerprint}.")
         say("This host knows it. Every other host refuses the repository until it is told:")
         say(f"  pgkeep init --accept-fingerprint {fingerprint}")
         say("Until then its archive command fails, and the server keeps its WAL: do it soon.")
@@ -156,12 +165,35 @@ def _aligned(context: Context, members: list[Member]) -> list[Member]:
         keys = known.keys
         is_behind = keys and (keys.repository_public, keys.metadata_public) in former
         if known.id == newest.id and is_behind and newest.keys:
+            _check_succession(context, newest.keys, str(members[0]))
             publish_keys(member.store, known, newest.keys, at=now_text(), by=writer_facts())
             host.pin(member.url, newest.id, newest.fingerprint)
             continue
         check_same_identity(known, member, newest, str(members[0]))
         host.check_pin(member.url, known.id, known.fingerprint)
     return members
+
+
+def _check_succession(context: Context, keys: KeySet, where: str) -> None:
+    """See that whoever made the newest keys had the former ones: by their secrets, which he sealed
+    to the new. Who can only write to a store knows the public halves alone.
+
+    Raises ``MirrorsDiffer`` without an identity, ``WrongIdentity``, ``KeysChanged``.
+    """
+    from pgkeep.repository.key_change import open_all
+    from pgkeep.repository.keys import check_pair
+
+    try:
+        secrets = open_all(keys, unlock_of(context.settings))
+    except IdentityNeeded as error:
+        raise MirrorsDiffer(
+            f"{where} has newer keys than the other repositories.",
+            why="A change of keys was broken off, or somebody put them there.",
+            remedy="Run pgkeep keys list with PGKEEP_IDENTITY, which finds out, and goes on.",
+        ) from error
+    check_pair(secrets.repository[0], keys.repository_public)
+    for secret, pair in zip(secrets.repository[1:], keys.previous, strict=True):
+        check_pair(secret, pair["repository_public"])
 
 
 def _previous(identity: RepositoryIdentity) -> Sequence[dict[str, str]]:
