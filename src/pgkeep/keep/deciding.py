@@ -71,11 +71,13 @@ def decide(
     ``superseded``: another system has taken this one's place and covers the window by itself.
     """
     deciding = _Deciding(candidates, policy, now)
-    deciding.window()
+    if policy.days:  # else clocks that show whole seconds would keep what ended just now
+        deciding.window()
     deciding.periods()
     deciding.holds()
     if not superseded:
-        deciding.anchors(timelines)
+        if policy.days:
+            deciding.anchors(timelines)
         deciding.newest()
     return [deciding.decision(candidate) for candidate in candidates]
 
