@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgkeep.config.keeping import KeepPolicy
 from pgkeep.errors import BackupKept, NoSuchBackup, PgkeepError, StoreError
 from pgkeep.keep.by_hand import delete, hold, undelete
+from pgkeep.keep.look import Look, look
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.record import build_record
 from pgkeep.repository.system import register_system
@@ -189,6 +191,22 @@ def test_the_last_good_backup_is_never_deleted_by_hand(world: World) -> None:
     with pytest.raises(BackupKept, match="no good backup"):
         delete(world.repository, LAYOUT, [first.id, second.id], reason="", by=BY)
     assert world.listed_names() == {first.id, second.id, damaged.id}
+
+
+def test_two_deletes_at_once_leave_a_good_backup(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = history(world, 2)
+
+    def look_and_be_overtaken(*args: Any, **options: Any) -> Look:
+        seen = look(*args, **options)
+        give_word(world.store, LAYOUT, TRASH, lambda _: [second.id], reason="", at=AT, by=BY)
+        return seen
+
+    monkeypatch.setattr("pgkeep.keep.by_hand.look", look_and_be_overtaken)
+    with pytest.raises(BackupKept, match="no good backup"):
+        delete(world.repository, LAYOUT, [first.id], reason="", by=BY)
+    assert world.listed_names() == {first.id}
 
 
 def test_each_timelines_window_has_its_wal(world: World) -> None:

@@ -41,9 +41,9 @@ def delete(
                 remedy=f"pgkeep release {backup} ends that.",
                 backup=backup,
             )
-    _check_good_left(seen, backups)
 
     def fresh(trash: Trash) -> list[str]:
+        _check_good_left(seen, backups, trash)
         return [backup for backup in backups if not trash.is_out(backup)]
 
     if dry_run:
@@ -110,10 +110,10 @@ def release(
     return ended
 
 
-def _check_good_left(seen: Look, backups: Collection[str]) -> None:
-    """The last good backup of a system is never thrown away."""
+def _check_good_left(seen: Look, backups: Collection[str], trash: Trash) -> None:
+    """The last good backup of a system is never thrown away, by two at once neither."""
     good = [one.id for one in seen.candidates() if one.is_good]
-    if good and not set(good) - set(backups):
+    if good and all(backup in backups or trash.is_out(backup) for backup in good):
         raise BackupKept(
             f"{', '.join(sorted(set(good) & set(backups)))} cannot be deleted: no good backup of "
             "the cluster would be left.",
