@@ -32,10 +32,6 @@ class PackNames:
             index is not None and (index << 32 | number) in self._packs
         )
 
-    def has_key(self, key: str, layout: Layout) -> bool:
-        parsed = _parsed(key, layout)
-        return parsed is not None and self.has(*parsed)
-
 
 class StoredPacks:
     """What a listing of packs found: number and size by attempt."""
@@ -49,9 +45,6 @@ class StoredPacks:
             if parsed is not None:
                 self._numbers.setdefault(parsed[0], array("L")).append(parsed[1])
                 self._sizes.setdefault(parsed[0], array("Q")).append(info.size_bytes)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._numbers.values()))
 
     def without(self, names: PackNames) -> Iterator[tuple[str, int]]:
         """Key and size of those that are not in ``names``."""

@@ -8,7 +8,7 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -342,8 +342,3 @@ class _GivenUp:
         report.first, report.last = min(report.first, plain), max(report.last, plain)
         report.files += 1
         report.bytes += info.size_bytes
-
-
-def unexpected(reports: Sequence[SystemReport]) -> bool:
-    """Whether something could not be done that a person should look at."""
-    return any(report.sweep is not None and report.sweep.blocked_by for report in reports)

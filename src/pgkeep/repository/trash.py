@@ -8,13 +8,13 @@ all that have a lower number, so an undelete comes before the deletion or is ref
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject, ObjectNotFound
-from pgkeep.repository.layout import NUMBER_DIGITS, Layout
+from pgkeep.repository.layout import Layout
 from pgkeep.repository.record import build_record, list_numbered, member, parse_record, publish
 from pgkeep.storage.interface import ObjectInfo, Store
 
@@ -115,16 +115,6 @@ def give_word(
     except _Nothing:
         return []
     return list(chosen)
-
-
-def number_of(key: str) -> int:
-    """The number of a record, by its key."""
-    return int(key[-NUMBER_DIGITS:])
-
-
-def names_in(records: Iterable[frozenset[str]]) -> set[str]:
-    """All that they name."""
-    return set().union(*records)
 
 
 def _parse(data: bytes, name: str) -> tuple[str, str, frozenset[str]]:
