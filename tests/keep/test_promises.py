@@ -68,6 +68,16 @@ def test_what_is_not_kept_goes_whole_and_what_is_kept_stays(world: World) -> Non
     assert not [key for key in left if first.id in key or second.id in key]
 
 
+def test_a_pin_that_nobody_swept_away_keeps_no_packs_of_a_deleted_backup(world: World) -> None:
+    first, _ = history(world, 2)
+    world.expire(ONE, grace_seconds=0, sweep=False)
+    report = world.expire(ONE, grace_seconds=0, sweep=None)
+    assert report.deleted == [first.id]
+    world.wait(2 * HOUR)
+    world.expire(ONE, sweep=None)
+    assert packs_left(world, first) == 0
+
+
 def test_packs_that_were_condemned_stay_for_an_hour_and_longer_if_somebody_names_them(
     world: World,
 ) -> None:

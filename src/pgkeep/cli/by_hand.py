@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pgkeep.cli.each_repository import One, matching, open_each
 from pgkeep.cli.systems import system_layout
 from pgkeep.errors import MirrorsDiffer
+from pgkeep.repository.catalogue import stored_manifests
 from pgkeep.repository.layout import Layout
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def in_each(context: Context, act: Act, *, said: str, nothing: str) -> int:
         (one, system_layout(context.settings, one.repository, system=args.system))
         for one in each.present
     ]
-    have = {one.name: _names(one, layout) for one, layout in places}
+    have = {one.name: set(stored_manifests(one.repository.store, layout)) for one, layout in places}
     wanted = matching(set().union(*have.values()), args.backup)
     done: dict[str, list[str]] = {}
     for one, layout in places:
@@ -49,13 +50,6 @@ def in_each(context: Context, act: Act, *, said: str, nothing: str) -> int:
             remedy="Run the command again when they answer.",
         )
     return 0
-
-
-def _names(one: One, layout: Layout) -> set[str]:
-    """Every backup of which a manifest is there, in the trash or not."""
-    prefixes = (layout.manifests, layout.manifest_copies)
-    store = one.repository.store
-    return {info.key[len(prefix) :] for prefix in prefixes for info in store.list(prefix)}
 
 
 def _render(

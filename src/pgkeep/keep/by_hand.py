@@ -8,6 +8,7 @@ from typing import Any
 
 from pgkeep.errors import BackupKept, NoSuchBackup
 from pgkeep.keep.look import Look, look
+from pgkeep.repository.catalogue import stored_manifests
 from pgkeep.repository.holds import HOLD, RELEASE, publish_hold, read_holds
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -60,7 +61,7 @@ def undelete(
     deleted: then nothing was changed.
     """
     store = repository.store
-    _check_known(_names(repository, layout), backups)
+    _check_known(stored_manifests(store, layout), backups)
 
     def fresh(trash: Trash) -> list[str]:
         for backup in backups:
@@ -85,7 +86,7 @@ def hold(
     by: Mapping[str, Any],
 ) -> None:
     """Keep backups until they are released. Raises ``NoSuchBackup``, for one in the trash, too."""
-    _check_known(_names(repository, layout), backups)
+    _check_known(stored_manifests(repository.store, layout), backups)
     before = read_trash(repository.store, layout, strict=True)
     for backup in backups:
         if before.is_out(backup):
@@ -103,7 +104,7 @@ def release(
     repository: Repository, layout: Layout, backups: Sequence[str], *, by: Mapping[str, Any]
 ) -> list[str]:
     """End the hold of backups; returns those that were held. Raises ``NoSuchBackup``."""
-    _check_known(_names(repository, layout), backups)
+    _check_known(stored_manifests(repository.store, layout), backups)
     held = read_holds(repository.store, layout).held
     ended = [backup for backup in backups if backup in held]
     publish_hold(repository.store, layout, RELEASE, ended, reason="", at=_now(), by=by)
@@ -130,12 +131,6 @@ def _check_known(known: Collection[str], backups: Sequence[str]) -> None:
                 remedy="pgkeep list --deleted shows what there is, the trash included.",
                 backup=backup,
             )
-
-
-def _names(repository: Repository, layout: Layout) -> set[str]:
-    prefixes = (layout.manifests, layout.manifest_copies)
-    store = repository.store
-    return {info.key[len(prefix) :] for prefix in prefixes for info in store.list(prefix)}
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pgkeep.errors import DamagedObject
 from pgkeep.keep.deleting import delete_all
+from pgkeep.repository.catalogue import stored_manifests
 from pgkeep.repository.holds import read_holds
 from pgkeep.repository.layout import PROBES, Layout
 from pgkeep.repository.record import list_numbered, member, parse_record
@@ -25,7 +26,7 @@ _PROBE_LIFE = timedelta(days=1)
 
 def compact(store: Store, layout: Layout, *, at: str, by: Mapping[str, Any], now: datetime) -> None:
     """Delete what is only litter among the records of one system. Raises what the store raises."""
-    existing = _existing(store, layout)
+    existing = set(stored_manifests(store, layout))
     delete_all(store, _old_trash(store, layout, existing, at=at, by=by))
     delete_all(store, _old_holds(store, layout, existing))
     delete_all(store, _old_horizons(store, layout))
@@ -33,11 +34,6 @@ def compact(store: Store, layout: Layout, *, at: str, by: Mapping[str, Any], now
     delete_all(store, checks[:-_CHECKS])
     probes = [info.key for info in store.list(PROBES) if now - info.modified >= _PROBE_LIFE]
     delete_all(store, probes)
-
-
-def _existing(store: Store, layout: Layout) -> set[str]:
-    prefixes = (layout.manifests, layout.manifest_copies)
-    return {info.key[len(prefix) :] for prefix in prefixes for info in store.list(prefix)}
 
 
 def _old_trash(

@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound, StoreError
 from pgkeep.keep.deciding import Candidate
-from pgkeep.repository.catalogue import Backup, Problem, is_good, read_catalogue, read_inventory
+from pgkeep.repository.catalogue import (
+    Backup,
+    Problem,
+    is_good,
+    read_catalogue,
+    read_inventory,
+    stored_manifests,
+)
 from pgkeep.repository.check_records import read_checks
 from pgkeep.repository.checks import CheckHistory
 from pgkeep.repository.holds import Holds, read_holds
@@ -71,12 +78,15 @@ class Look:
             or (with_trash and self.trash.is_in_trash(backup.id))
         ]
 
-    def living_pins(self) -> list[Pin]:
-        return [pin for pin in self.pins if pin.lives(self.now)]
+    def done_pins(self) -> list[Pin]:
+        """Those of backups that are whole: what these need, their manifests name."""
+        finished = {backup.head.attempt for backup in self.backups}
+        return [pin for pin in self.pins if pin.purpose == "backup" and pin.attempt in finished]
 
     def pinned_backups(self) -> set[str]:
         """Those that somebody works from."""
-        return {pin.backup for pin in self.living_pins() if pin.backup is not None}
+        living = {pin for pin in self.pins if pin.lives(self.now)}.difference(self.done_pins())
+        return {pin.backup for pin in living if pin.backup is not None}
 
     def is_good(self, backup: Backup) -> bool:
         """WAL complete, no damaged pages, and not found broken by verify."""
@@ -104,11 +114,10 @@ def look(repository: Repository, layout: Layout, *, now: datetime) -> Look:
     store = repository.store
     pins = read_pins(store, layout)
     catalogue = read_catalogue(repository, layout, with_trash=True)
-    manifests: dict[str, datetime] = {}
-    for prefix in (layout.manifests, layout.manifest_copies):
-        for info in store.list(prefix):
-            name = info.key[len(prefix) :]
-            manifests[name] = max(info.modified, manifests.get(name, info.modified))
+    manifests = {
+        backup: max(info.modified for info in infos)
+        for backup, infos in stored_manifests(store, layout).items()
+    }
     backups = tuple(one for one in catalogue.backups if one.id in manifests)
     segment = backups[-1].head.wal_segment_size if backups else _USUAL_SEGMENT
     written: dict[int, datetime] = {}

@@ -195,8 +195,17 @@ class _Run:
         )
         if self.report.deleted and not self._options.dry_run:
             self._progress.phase(f"deleting {len(self.report.deleted)} backups")
+            self._delete_pins(seen)
             for place in (self._layout.manifest, self._layout.manifest_copy):
                 delete_all(self._store, map(place, self.report.deleted))
+
+    def _delete_pins(self, seen: Look) -> None:
+        """Of what is deleted: a sweep that finds a pin and no manifest takes the attempt for one
+        that still runs, and its packs would stay for as long as a pin lives."""
+        attempts = {one.head.attempt for one in seen.backups if one.id in self.report.deleted}
+        attempts &= {pin.attempt for pin in seen.done_pins()}
+        pins = (info.key for info in self._store.list(self._layout.pins))
+        delete_all(self._store, [key for key in pins if key.split("/")[-2] in attempts])
 
     def _bring_back_held(self, seen: Look) -> None:
         """Who held a backup in the moment in which it was thrown away was told that it is held."""

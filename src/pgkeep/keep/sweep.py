@@ -19,6 +19,7 @@ from pgkeep.keep.deleting import delete_all
 from pgkeep.keep.look import read_pins
 from pgkeep.keep.packs import PackNames, StoredPacks
 from pgkeep.progress import Progress
+from pgkeep.repository.catalogue import stored_manifests
 from pgkeep.repository.condemned import Condemned, condemn, read_condemned, spare
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -117,10 +118,11 @@ class Sweep:
         listed = {info.key: info for info in store.list(layout.pins)}
         pins = read_pins(store, layout)
         partials = _by_attempt(store.list(layout.partials))
-        manifests = self._manifests()
+        manifests = stored_manifests(store, layout)
         voids = {info.key[len(layout.voids) :]: info for info in store.list(layout.voids)}
         finished = set()
-        for backup, keys in manifests.items():
+        for backup, infos in manifests.items():
+            keys = [info.key for info in infos]
             void = voids.get(backup)
             if void is not None and self._now - void.modified >= VOID_LIFE:
                 litter += keys
@@ -143,14 +145,6 @@ class Sweep:
             else:
                 self._add_partial(attempt, infos[-1].key, names)
         return names, litter
-
-    def _manifests(self) -> dict[str, list[str]]:
-        """The keys of each backup's manifests."""
-        found: dict[str, list[str]] = {}
-        for prefix in (self._layout.manifests, self._layout.manifest_copies):
-            for info in self._repository.store.list(prefix):
-                found.setdefault(info.key[len(prefix) :], []).append(info.key)
-        return found
 
     def _add_manifest(self, backup: str, keys: Iterable[str], names: PackNames) -> str:
         """Take in what it names; returns its attempt. Raises ``_Blocked``."""

@@ -43,7 +43,7 @@ from pgkeep.repository.wal_inventory import read_inventory as read_inventory
 from pgkeep.repository.wal_inventory import timelines_after as timelines_after
 from pgkeep.seal.keyring import Keyring
 from pgkeep.storage.fallback import read_sound, stores_of
-from pgkeep.storage.interface import Store
+from pgkeep.storage.interface import ObjectInfo, Store
 from pgkeep.storage.together import each, together
 from pgkeep.units import from_utc_text
 
@@ -163,6 +163,16 @@ def _read(repository: Repository, layout: Layout, listed: Listed) -> Catalogue:
         tuple(one for one in loaded if isinstance(one, Backup)),
         tuple(one for one in loaded if isinstance(one, Problem)),
     )
+
+
+def stored_manifests(store: Store, layout: Layout) -> dict[str, list[ObjectInfo]]:
+    """The manifest and its copy of every backup, as far as they are there; those in the trash, and
+    those that cannot be read, too. Raises what the store raises."""
+    found: dict[str, list[ObjectInfo]] = {}
+    for prefix in (layout.manifests, layout.manifest_copies):
+        for info in store.list(prefix):
+            found.setdefault(info.key[len(prefix) :], []).append(info)
+    return found
 
 
 def count_backups(store: Store, layout: Layout) -> int:
