@@ -119,6 +119,24 @@ def test_a_host_that_was_removed_reads_nothing_new_and_others_must_be_told(kept:
     kept("list", PGKEEP_IDENTITY=kept.secret)
 
 
+def test_a_host_whose_key_is_given_is_told_by_the_key(kept: Kept) -> None:
+    (path,) = (kept.state / "keys").glob("*.host-key")
+    before, text = kept.json("keys", "list")["fingerprint"], path.read_text()
+    there = new_directory("container")
+    second = copy(kept)
+    second.environ = {**kept.environ, "PGKEEP_STATE": str(there / "state")}
+    del second.environ["PGKEEP_CONFIG"]
+    assert second("list", PGKEEP_HOST_KEY=text).stdout
+    after = kept.json("keys", "rotate", PGKEEP_IDENTITY=kept.secret)["fingerprint"]
+    said = second("list", code=53, PGKEEP_HOST_KEY=text).stderr
+    assert f"PGKEEP-HOST-KEY-1:{after}:AGE-SECRET-KEY-1…" in said
+    assert text.split(":")[2].strip() not in said
+    new = text.replace(before, after)
+    said = second("list", code=53, PGKEEP_HOST_KEY=new).stderr
+    second("init", "--accept-fingerprint", after, PGKEEP_HOST_KEY=new)
+    assert second("list", PGKEEP_HOST_KEY=new).stdout
+
+
 def test_a_passphrase_takes_the_place_of_a_key_and_back(kept: Kept) -> None:
     path = kept.root / "passphrase"
     path.write_text("correct horse\n")

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pgkeep.config.keeping import KeepPolicy
 from pgkeep.errors import NoSuchBackup, PgkeepError
 from pgkeep.keep.by_hand import delete, hold, release, undelete
-from pgkeep.keep.look import PIN_LIFE
+from pgkeep.repository.pin_life import PIN_LIFE
 from pgkeep.repository.trash import read_trash
 from pgkeep.storage.faulty import Failure, Fault, FaultyStore
 from tests.keep.world import DAY, Made, Running, World

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from pgkeep.backup.attempt import Attempt
 from pgkeep.errors import BackupError
 from pgkeep.repository.condemned import condemned_keys
+from pgkeep.repository.pin_life import PIN_LIFE, RENEW_SECONDS
 from pgkeep.repository.record import build_record
 from pgkeep.storage.interface import ObjectInfo
 from pgkeep.units import to_utc_text
-
-_RENEW_SECONDS = 6 * 3600.0
-_LIFE = timedelta(hours=72)
 
 
 class Pin:
@@ -49,7 +47,7 @@ class Pin:
     def renew(self) -> None:
         """Create the pin's next number when the last one is getting old."""
         now = time.monotonic()
-        if not self._number or now - self._renewed >= _RENEW_SECONDS:
+        if not self._number or now - self._renewed >= RENEW_SECONDS:
             self._create(now)
 
     def work_from(self, parent: str | None) -> None:
@@ -95,7 +93,7 @@ class Pin:
         self._number, self._renewed, self._newest = self._number + 1, now, info
 
     def _note(self, info: ObjectInfo) -> None:
-        if self._newest is not None and info.modified - self._newest.modified >= _LIFE:
+        if self._newest is not None and info.modified - self._newest.modified >= PIN_LIFE:
             self._died = True
 
     def _record(self, kind: str, members: dict[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from pgkeep.errors import DamagedObject, FormatTooNew, ObjectNotFound, StoreError
@@ -29,12 +29,12 @@ from pgkeep.repository.checks import CheckHistory
 from pgkeep.repository.holds import Holds, read_holds
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.pin_life import PIN_LIFE
 from pgkeep.repository.record import build_record, parse_record
 from pgkeep.repository.trash import Trash, read_trash
 from pgkeep.repository.wal_inventory import WalInventory
 from pgkeep.storage.interface import ObjectInfo, Store
 
-PIN_LIFE = timedelta(hours=72)
 _REQUESTS = 16
 _USUAL_SEGMENT = 16 << 20
 

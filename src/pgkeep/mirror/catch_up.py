@@ -279,9 +279,20 @@ class _CatchUp:
         if self._request.dry_run:
             self._move(wanted, "")
             return True
-        self._guard.pin(sorted({pack.attempt for pack in packs if pack.key(layout) in missing}))
+        copied = [pack for pack in packs if pack.key(layout) in missing]
         named = {pack.key(layout) for pack in packs}
-        self._guard.check(backup, named)
+        with self._guard.pinned(sorted({pack.attempt for pack in copied})):
+            self._guard.check(backup, named)
+            self._copy_packs(backup, copied)
+            for key in (layout.manifest(backup), layout.manifest_copy(backup)):
+                self._transfer.put(key, data)
+        self._guard.confirm(backup, named)
+        return True
+
+    def _copy_packs(self, backup: str, packs: Sequence[PackInfo]) -> None:
+        """Returns when they are there, by the target's own listing."""
+        layout, store = self._layout, self._target.store
+        wanted = [Wanted(pack.key(layout), pack.size_bytes) for pack in packs]
         before = len(self._report.problems)
         self._move(wanted, f"copying backup {backup} to {self._target}")
         if len(self._report.problems) > before:
@@ -289,17 +300,13 @@ class _CatchUp:
                 f"{len(self._report.problems) - before} of its packs are in no repository, or "
                 "damaged in each."
             )
-        copied = [pack for pack in packs if pack.key(layout) in missing]
-        for attempt in {pack.attempt for pack in copied}:
-            of_attempt = [pack for pack in copied if pack.attempt == attempt]
+        for attempt in {pack.attempt for pack in packs}:
+            of_attempt = [pack for pack in packs if pack.attempt == attempt]
             for absent in missing_packs(store, layout, of_attempt, attempt=attempt):
                 why = "It is not there now, or is cut off"
                 raise not_kept(self._target.url, absent.key, why)
-        self._packs |= {pack.key(layout): pack.size_bytes for pack in copied}
-        for key in (layout.manifest(backup), layout.manifest_copy(backup)):
-            self._transfer.put(key, data)
-        self._guard.confirm(backup, named)
-        return True
+        assert self._packs is not None
+        self._packs |= {pack.key(layout): pack.size_bytes for pack in packs}
 
     def _check_name(self, backup: str, data: bytes) -> None:
         """Raise ``RepositoryError`` when a copy of the manifest that is in the target already is

@@ -8,7 +8,8 @@ that had condemned some before keeps the backup out until it has ended.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from pgkeep.errors import RepositoryError
 from pgkeep.mirror.member import Member
 from pgkeep.repository.condemned import condemned_keys
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.pin_life import renewing
 from pgkeep.repository.record import build_record, publish
 from pgkeep.units import to_utc_text
 
@@ -26,8 +28,15 @@ class Guard:
     def __init__(self, target: Member, layout: Layout, by: Mapping[str, Any]) -> None:
         self._target, self._layout, self._by = target, layout, by
 
-    def pin(self, attempts: Sequence[str]) -> None:
-        """A pin covers all packs whose key bears its attempt's id; it dies by itself."""
+    @contextmanager
+    def pinned(self, attempts: Sequence[str]) -> Iterator[None]:
+        """While the block runs, pins cover all packs whose keys bear the attempts' ids. They die by
+        themselves."""
+        self._pin(attempts)
+        with renewing(lambda: self._pin(attempts)):
+            yield
+
+    def _pin(self, attempts: Sequence[str]) -> None:
         for attempt in attempts:
             members = {"attempt": attempt, "purpose": "copy", "backup": None}
             record = self._record("pin", {**members, "copier": os.urandom(8).hex()})

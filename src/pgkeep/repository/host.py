@@ -71,7 +71,15 @@ class HostState:
         """Raise ``KeysChanged`` unless this is the repository that was here before; pin a new
         one."""
         if self._given is not None and self._given.fingerprint != fingerprint:
-            raise _changed(url, self._given.fingerprint, fingerprint, "the host key")
+            error = _changed(url, self._given.fingerprint, fingerprint, "the host key")
+            error.remedy = (
+                "If new keys were made on purpose (pgkeep keys), check the new fingerprint with "
+                "whoever did it and put it into the host key, in the place of the old one: "
+                f"{HOST_KEY_PREFIX}:{fingerprint}:AGE-SECRET-KEY-1… stays the same from there on. "
+                "If not, somebody may have put another repository in its place: write nothing to "
+                "it."
+            )
+            raise error
         facts = {"url": url, "id": repository_id, "fingerprint": fingerprint}
         path = self._url_file(url)
         pinned = self._read(path)

@@ -7,7 +7,7 @@ owner could not work with. So there the pin is written as that user.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from pgkeep.errors import PgkeepError, StoreDenied, StoreError, StoreFull
 from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+from pgkeep.repository.pin_life import renewing
 from pgkeep.repository.record import build_record
 from pgkeep.storage.fallback import stores_of
 from pgkeep.storage.interface import Store
@@ -35,15 +36,24 @@ def pinned(
 ) -> Iterator[None]:
     """Hold a pin on the packs of ``backup``; where the store denies it, say so and read on."""
     attempt = os.urandom(16).hex()
-    key = layout.pin(attempt, 1)
+    keys = [layout.pin(attempt, 1)]
     members = {"attempt": attempt, "purpose": "restore", "backup": backup}
-    record = build_record("pin", members, at=to_utc_text(datetime.now(UTC)), by=dict(by))
     made: list[Store] = []
     several = stores_of(repository.store)
+
+    def record() -> bytes:
+        return build_record("pin", members, at=to_utc_text(datetime.now(UTC)), by=dict(by))
+
+    def renew() -> None:
+        keys.append(layout.pin(attempt, len(keys) + 1))
+        for store in made:
+            if not _touch(store, keys[0]):
+                store.put(keys[-1], record())
+
     for store in several:
         try:
             with _as_owner_of(store):
-                store.put(key, record, if_absent=True)
+                store.put(keys[0], record(), if_absent=True)
             made.append(store)
         except (StoreDenied, StoreFull) as error:
             progress.warn(
@@ -56,17 +66,30 @@ def pinned(
                 raise
             progress.note(f"no pin in {store.url}: {error.what}")
     try:
-        yield
+        with renewing(renew):
+            yield
     finally:
         for store in made:
-            _remove(store, key)
+            _remove(store, keys)
 
 
-def _remove(store: Store, key: str) -> None:
+def _touch(store: Store, key: str) -> bool:
+    """Renew the pin of a repository in another user's directory, by its time: while other threads
+    touch files, root cannot act as that user. False where there is no need."""
+    if _other_owner(store) is None:
+        return False
+    try:
+        os.utime(Path(local_path(store.url)) / key)
+    except OSError as error:
+        raise StoreError(f"The pin {key} could not be renewed: {error}") from error
+    return True
+
+
+def _remove(store: Store, keys: Sequence[str]) -> None:
     """At once if it can be; a pin that stays is dead after 72 hours."""
     try:
         with _as_owner_of(store):
-            store.delete([key])
+            store.delete(keys)
     except PgkeepError:
         return
 
@@ -74,8 +97,8 @@ def _remove(store: Store, key: str) -> None:
 @contextmanager
 def _as_owner_of(store: Store) -> Iterator[None]:
     """Root acts as the owner of a local repository, while no other thread touches files."""
-    owner = _owner_of(store) if os.geteuid() == 0 else None
-    if not owner or owner[0] == 0:
+    owner = _other_owner(store)
+    if owner is None:
         yield
         return
     group = os.getegid()
@@ -88,9 +111,12 @@ def _as_owner_of(store: Store) -> Iterator[None]:
         os.setegid(group)
 
 
-def _owner_of(store: Store) -> tuple[int, int] | None:
+def _other_owner(store: Store) -> tuple[int, int] | None:
+    """Whose a local repository is, for root, if it is not root's own."""
+    if os.geteuid() != 0:
+        return None
     try:
         found = Path(local_path(store.url)).stat()
     except (PgkeepError, OSError):
         return None
-    return found.st_uid, found.st_gid
+    return (found.st_uid, found.st_gid) if found.st_uid else None
