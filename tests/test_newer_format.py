@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from tests.cli.kit import Pgkeep
+from tests.factory import ServerFactory
 from tests.program import pgkeep_program
 from tests.server_user import popen_as_server_user, server_user
-from tests.servers import new_directory
+from tests.servers import PgServer, new_directory
 
 GOLDEN = Path(__file__).parent / "golden/format-1/postgresql-18-age"
 REFUSED = 62
@@ -129,3 +131,69 @@ def test_what_a_newer_pgkeep_wrote_is_refused_and_left_alone(
     assert not (old.root / "back/global/pg_control").exists()
     now = old.objects()
     assert {key: now.get(key) for key in before} == before
+
+
+class Living(Pgkeep):
+    """A server whose repository a newer pgkeep wrote to; WAL goes there by hand."""
+
+    def __init__(self, server: PgServer) -> None:
+        super().__init__()
+        self.server = server
+        self.of(server)
+        self("init", "--recipient", self.public)
+        self("setup", "--apply", "--program", str(pgkeep_program()))
+        server.restart()
+        self("backup")
+        self.environ["PGKEEP_MIRROR_SECOND_REPO"] = f"file://{self.root}/second"
+        self("init")
+        self("copy")
+
+    def refused(self, *arguments: str | Path) -> None:
+        before = self.objects()
+        done = self(*arguments, code=None)
+        said = (done.stdout + done.stderr).lower()
+        assert (done.returncode, "upgrade pgkeep" in said) == (REFUSED, True), said
+        assert self.objects() == before
+
+    def objects(self) -> dict[Path, bytes]:
+        paths = (path for path in self.repository.rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in paths if path.name != "lease" and ".pgkeep" not in str(path)}
+
+
+@pytest.fixture
+def living(server_factory: ServerFactory) -> Living:
+    return Living(server_factory())
+
+
+@pytest.mark.end_to_end
+@pytest.mark.majors(18)
+@pytest.mark.parametrize("kind", ["repository", "keys/*"])
+def test_a_server_writes_nothing_to_what_a_newer_pgkeep_changed(living: Living, kind: str) -> None:
+    living.server.psql("ALTER SYSTEM SET archive_command = '/bin/true'")
+    living.server.reload()
+    living.server.psql("CREATE TABLE t AS SELECT 1 i")
+    segment = living.server.psql("SELECT pg_walfile_name(pg_switch_wal())")
+    for path in living.repository.glob(f"pgkeep/{kind}"):
+        newer_record(path)
+    living.refused("wal-push", living.server.pgdata / "pg_wal" / segment)
+    for command in ("init", "backup", "expire", "copy"):
+        living.refused(command)
+    living.refused("mark", "m")
+    living.refused("hold", "latest")
+
+
+@pytest.mark.end_to_end
+@pytest.mark.majors(18)
+def test_backups_go_on_beside_those_of_a_newer_pgkeep_and_nothing_is_deleted(
+    living: Living,
+) -> None:
+    for path in living.repository.glob("main/*/manifests*/*"):
+        newer_envelope(path)
+    before = living.objects()
+    done = living("backup", code=None)
+    assert "Upgrade pgkeep" in done.stderr
+    living.refused("expire")
+    assert "Upgrade pgkeep" in living("copy", code=67).stderr
+    now = living.objects()
+    assert {path: now.get(path) for path in before} == before
+    assert len(living.json("list")["backups"]) == 1

@@ -27,7 +27,9 @@ from pgkeep.storage.local import LocalStore
 from tests.backup.site import AT, BY, PASSPHRASE, Site
 from tests.digest import assert_same_digest, cluster_digest
 from tests.factory import ServerFactory
-from tests.server_user import popen_as_server_user, server_user
+from tests.program import pgkeep_program
+from tests.restore.site import Site as BranchSite
+from tests.server_user import popen_as_server_user, run_as_server_user, server_user
 from tests.servers import new_directory
 
 GOLDEN = Path(__file__).parent / "golden/format-1"
@@ -161,6 +163,55 @@ def test_the_script_alone_restores_an_increment_and_the_wal_after_it(
     server.wait_recovery_end()
     assert_same_digest(cluster_digest(server), digest)
     assert server.psql("SHOW archive_mode") == "off"
+
+
+@pytest.mark.majors(18)
+def test_the_script_knows_former_keys_tablespaces_and_timelines(
+    server_factory: ServerFactory, stranger: Callable[[Path], Stranger]
+) -> None:
+    site = BranchSite(server_factory)
+    place = server_user().own(new_directory("fast"))
+    site.server.psql(f"CREATE TABLESPACE fast LOCATION '{place}'")
+    oid = site.server.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'")
+    site.server.psql("CREATE TABLE t TABLESPACE fast AS SELECT generate_series(1, 5000) i")
+    site.backup()
+    site.server.psql("INSERT INTO t VALUES (0)")
+    site.server.wait_archived()
+    # A server that goes on from there on a timeline of its own, and then new keys.
+    moved = server_user().own(new_directory("moved"))
+    report = site.restore(
+        "second", continue_archiving=True, tablespaces={"fast": str(moved)}, wal="copied"
+    )
+    second = site.recovered(report)
+    rotate = ["keys", "rotate", "--config", str(site.config)]
+    run_as_server_user([pgkeep_program(), *rotate])
+    assert site.backup(second).head.kind == "incremental"
+    second.psql("DELETE FROM t WHERE i % 2 = 0")
+    second.wait_archived()
+    digests = {2: cluster_digest(second)}
+    second.stop()
+    site.server.psql("INSERT INTO t VALUES (1), (1)")
+    site.server.wait_archived()
+    digests[1] = cluster_digest(site.server)
+    site.server.stop()
+
+    put_rescue(LocalStore(site.repository_path))
+    someone = stranger(site.repository_path)
+    key = ["--identity", someone.key(site.identity)]
+    first, last = sorted(path.name for path in site.repository_path.glob("main/*/manifests/*"))
+    refused = someone.run("restore", someone.place, last, someone.root / "x", *key)
+    assert f"--tablespace {oid}=DIRECTORY" in refused.stderr
+    fast = ["--tablespace", f"{oid}={someone.root}/fast"]
+    for timeline, backup in ((1, first), (2, last)):
+        into = someone.root / str(timeline)
+        shutil.rmtree(someone.root / "fast", ignore_errors=True)
+        arguments = ["restore", someone.place, backup, into, *fast, *key]
+        done = someone.run(*arguments, "--timeline", str(timeline))
+        assert done.returncode == 0, done.stderr
+        server = server_factory.adopt(into).start()
+        server.wait_recovery_end()
+        assert_same_digest(cluster_digest(server), digests[timeline])
+        server.stop()
 
 
 @pytest.mark.parametrize("name", ["postgresql-15-none", "postgresql-18-age"])
@@ -298,15 +349,17 @@ def forge_directory(path: Path, name: str) -> None:
     path.write_bytes(result + struct.pack("<QII", 0, 2, 0) + bytes(32))
 
 
-def test_two_recipients_can_each_open_it(
+def test_each_recipient_can_open_it(
     stranger: Callable[[Path], Stranger], tmp_path: Path
 ) -> None:
     (first, one), (second, two) = age.generate_identity(), age.generate_identity()
+    subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", tmp_path / "ssh"], check=True)
+    third, three = ((tmp_path / name).read_text().strip() for name in ("ssh", "ssh.pub"))
     store = LocalStore(tmp_path / "repo", create=True)
-    create_repository(store, make_key_set([one, two], None), at=AT, by=BY)
+    create_repository(store, make_key_set([one, two, three], None), at=AT, by=BY)
     put_rescue(store)
     someone = stranger(tmp_path / "repo")
-    for secret in (first, second):
+    for secret in (first, second, third):
         done = someone.run("list", someone.place, "--identity", someone.key(secret))
         assert done.returncode == 0, done.stderr
     done = someone.run("list", someone.place, "--identity", someone.key(age.generate_identity()[0]))

@@ -10,7 +10,7 @@ import pytest
 
 from pgkeep.errors import PgkeepError
 from pgkeep.repository.checks import DEEP, QUICK, SCRUB
-from pgkeep.repository.layout import KEYS, systems
+from pgkeep.repository.layout import KEYS, numbered, systems
 from pgkeep.verify.root_records import look_at_root
 from tests.backup.format_reader import ReadBackup
 from tests.repository.kit import LAYOUT
@@ -86,6 +86,23 @@ def test_a_check_names_a_damaged_record(world: World, kind: str, how: str) -> No
             copy = world.copy()
             damage(copy, key, how, chance=chance)
             assert keys(copy.chain.check(SCRUB)) == {key}
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ("pins", LAYOUT.pin("ee" * 16, 1)),
+        ("voids", LAYOUT.void("20261118T000000Z")),
+        ("pins", LAYOUT.void("20261118T000000Z")),
+        ("pins", numbered(LAYOUT.marks, 2)),
+        ("admin", numbered(LAYOUT.admin("trash"), 1)),
+        ("voids", numbered(LAYOUT.admin("condemned"), 1)),
+    ],
+)
+def test_a_check_names_a_record_in_anothers_place(world: World, source: str, place: str) -> None:
+    copy = world.copy()
+    copy.store.put(place, copy.store.get(world.keys(source)[0]))
+    assert keys(copy.chain.check(SCRUB)) == {place}
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated"])

@@ -35,7 +35,8 @@ VOID_LIFE = timedelta(days=7)
 class SweepReport:
     """Packs and their bytes: ``deleted`` now, ``condemned`` now, ``waiting`` from before.
 
-    ``blocked_by`` is a backup that cannot be read, because of which no pack was touched.
+    ``blocked_by`` is a backup that cannot be read, because of which no pack was touched;
+    ``is_newer`` says that it is only of a newer format.
     """
 
     deleted: int = 0
@@ -45,6 +46,7 @@ class SweepReport:
     waiting: int = 0
     litter: int = 0
     blocked_by: str | None = None
+    is_newer: bool = False
 
 
 class Sweep:
@@ -74,7 +76,7 @@ class Sweep:
         try:
             named, litter = self._named()
         except _Blocked as blocked:
-            report.blocked_by = str(blocked)
+            report.blocked_by, report.is_newer = blocked.args
             return report
         condemned = read_condemned(store, layout)
         unnamed = dict(packs.without(named))
@@ -148,13 +150,14 @@ class Sweep:
 
     def _add_manifest(self, backup: str, keys: Iterable[str], names: PackNames) -> str:
         """Take in what it names; returns its attempt. Raises ``_Blocked``."""
+        is_newer = False
         for key in keys:
             try:
                 return self._read(key, names)
-            except (*_UNREADABLE, ObjectNotFound):
-                continue
+            except (*_UNREADABLE, ObjectNotFound) as error:
+                is_newer = is_newer or isinstance(error, FormatTooNew)
         if any(self._repository.store.exists(key) for key in keys):
-            raise _Blocked(backup)
+            raise _Blocked(backup, is_newer)
         return ""
 
     def _add_partial(self, attempt: str, key: str, names: PackNames) -> None:
@@ -192,4 +195,4 @@ def _by_attempt(infos: Iterator[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
 
 
 class _Blocked(Exception):
-    """A backup that cannot be read."""
+    """A backup that cannot be read, and whether it is only of a newer format."""

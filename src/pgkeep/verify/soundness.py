@@ -7,13 +7,16 @@ pack's pages are compared with the page hashes in its index.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pgkeep.postgres.page import HASH_SIZE, scan_pages
+from pgkeep.repository.holds import HOLD, RELEASE
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import parse_manifest
 from pgkeep.repository.pack import parse_index
-from pgkeep.repository.record import check_hash
+from pgkeep.repository.record import parse_record
+from pgkeep.repository.trash import DELETING, TRASH, UNDELETE
 from pgkeep.repository.wal import open_wal_object, salted_hash
 from pgkeep.seal import envelope
 from pgkeep.seal.keyring import Keyring
@@ -31,21 +34,30 @@ _TYPES = {
     "checks": envelope.SEALED_RECORD,
     "drills": envelope.SEALED_RECORD,
 }
-_RECORDS = frozenset(("voids", "pins", "tail-boundary", "marks", "admin"))
+_RECORDS = {
+    "voids": ("void",),
+    "pins": ("pin",),
+    "tail-boundary": ("tail-boundary",),
+    "marks": ("mark",),
+    "admin/trash": (TRASH, UNDELETE, DELETING),
+    "admin/hold": (HOLD, RELEASE),
+    "admin/horizon": ("horizon",),
+    "admin/condemned": ("condemned", "spared"),
+}
 
 
 def is_checked(key: str, layout: Layout) -> bool:
     """Whether an object is of a kind whose bytes can be checked: all but the lease and dumps."""
-    kind = key[len(layout.root) :].partition("/")[0]
+    kind = _kind_of(key, layout)
     return kind in _TYPES or kind in _RECORDS
 
 
 def check_stored(data: bytes, key: str, layout: Layout, keyring: Keyring) -> bytes:
     """Compare an object's bytes with the hash that it carries, and its name with its place;
     returns the hash. Needs no key. Raises ``DamagedObject``, ``FormatTooNew``."""
-    kind = key[len(layout.root) :].partition("/")[0]
+    kind = _kind_of(key, layout)
     if kind in _RECORDS:
-        check_hash(data, key)
+        _check_record_place(parse_record(data, key, kind=_RECORDS[kind]), key, kind)
         return b""
     _, _, digest = envelope.check_trailer(data, key)
     header = envelope.parse_header(
@@ -69,7 +81,7 @@ def check_opened(
     Returns those pages that fail it, as text: they are what was stored, and were damaged then.
     Raises ``DamagedObject``, ``IdentityNeeded``.
     """
-    kind = key[len(layout.root) :].partition("/")[0]
+    kind = _kind_of(key, layout)
     if kind == "packs":
         return _open_pack(data, key, keyring, places)
     if kind in ("manifests", "manifests-copy", "partials"):
@@ -83,6 +95,19 @@ def check_opened(
         for _ in envelope.read_frames(data, keyring, header, key):
             pass
     return []
+
+
+def _kind_of(key: str, layout: Layout) -> str:
+    """The folder that an object lies in; of those in ``admin``, the folder within."""
+    parts = key[len(layout.root) :].split("/")
+    return "/".join(parts[:2]) if parts[0] == "admin" else parts[0]
+
+
+def _check_record_place(members: Mapping[str, Any], key: str, kind: str) -> None:
+    parts = key.split("/")
+    own = {"pins": ("attempt", parts[-2]), "voids": ("backup", parts[-1])}.get(kind)
+    if own is not None and members.get(own[0]) != own[1]:
+        raise envelope.damaged(key, "it is another record, in the wrong place")
 
 
 def _check_place(plain: dict[str, Any], key: str, kind: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pgkeep.cli.context import Context
 from pgkeep.cli.each_repository import One, add_only_argument, open_each
 from pgkeep.cli.session import writer_facts
-from pgkeep.errors import DamagedObject, MirrorsDiffer, PgkeepError
+from pgkeep.errors import DamagedObject, FormatTooNew, MirrorsDiffer, PgkeepError
 from pgkeep.units import format_size
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _judge(
     failed: dict[str, PgkeepError],
 ) -> int:
     blocked = [
-        report.sweep.blocked_by
+        report.sweep
         for _, reports in found
         for report in reports
         if report.sweep is not None and report.sweep.blocked_by
@@ -148,11 +148,17 @@ def _judge(
             why=" ".join(error.what for error in failed.values()),
             remedy="Run the command again when that is mended.",
         )
+    if blocked and blocked[0].is_newer:
+        raise FormatTooNew(
+            f"No pack was deleted, since a newer pgkeep made the backup {blocked[0].blocked_by}.",
+            remedy="Upgrade pgkeep on this host.",
+        )
     if blocked:
+        backup = blocked[0].blocked_by
         raise DamagedObject(
-            f"No pack was deleted, since nobody knows what the backup {blocked[0]} needs: neither "
-            "of its manifests can be read.",
-            remedy=f"Bring one back from a copy of the repository (pgkeep copy), or give the "
-            f"backup up: pgkeep delete {blocked[0]}",
+            f"No pack was deleted, since nobody knows what the backup {backup} needs: neither of "
+            "its manifests can be read.",
+            remedy="Bring one back from a copy of the repository (pgkeep copy), or give the "
+            f"backup up: pgkeep delete {backup}",
         )
     return 0
