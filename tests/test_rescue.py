@@ -197,7 +197,7 @@ def test_the_script_knows_former_keys_tablespaces_and_timelines(
 
     put_rescue(LocalStore(site.repository_path))
     someone = stranger(site.repository_path)
-    key = ["--identity", someone.key(site.identity)]
+    key: list[str | Path] = ["--identity", someone.key(site.identity)]
     first, last = sorted(path.name for path in site.repository_path.glob("main/*/manifests/*"))
     refused = someone.run("restore", someone.place, last, someone.root / "x", *key)
     assert f"--tablespace {oid}=DIRECTORY" in refused.stderr
@@ -205,8 +205,8 @@ def test_the_script_knows_former_keys_tablespaces_and_timelines(
     for timeline, backup in ((1, first), (2, last)):
         into = someone.root / str(timeline)
         shutil.rmtree(someone.root / "fast", ignore_errors=True)
-        arguments = ["restore", someone.place, backup, into, *fast, *key]
-        done = someone.run(*arguments, "--timeline", str(timeline))
+        along = ["--timeline", str(timeline)]
+        done = someone.run("restore", someone.place, backup, into, *fast, *key, *along)
         assert done.returncode == 0, done.stderr
         server = server_factory.adopt(into).start()
         server.wait_recovery_end()
@@ -349,9 +349,7 @@ def forge_directory(path: Path, name: str) -> None:
     path.write_bytes(result + struct.pack("<QII", 0, 2, 0) + bytes(32))
 
 
-def test_each_recipient_can_open_it(
-    stranger: Callable[[Path], Stranger], tmp_path: Path
-) -> None:
+def test_each_recipient_can_open_it(stranger: Callable[[Path], Stranger], tmp_path: Path) -> None:
     (first, one), (second, two) = age.generate_identity(), age.generate_identity()
     subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", tmp_path / "ssh"], check=True)
     third, three = ((tmp_path / name).read_text().strip() for name in ("ssh", "ssh.pub"))

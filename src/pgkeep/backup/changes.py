@@ -117,6 +117,11 @@ class ChangedPages:
             changed = changed & ~zeros
         self._gather(run, first, np.flatnonzero(changed))
 
+    def add_pages(self, pages: Any, data: memoryview, hashes: bytes) -> None:
+        """Store whole pages, of any places and 1 MiB at most, as a frame of their own."""
+        self._note(pages, len(self.frames))
+        self.frames.append(self._filler.add_data(data, hashes))
+
     def finish(self) -> None:
         """Store what was gathered."""
         self._flush()

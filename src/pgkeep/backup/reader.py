@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -100,22 +100,38 @@ class RunReader:
             scan, suspects = self._judge(offset, data, scan)
         return Run(offset, data, scan.hashes, tuple(scan.zero_runs()), tuple(suspects))
 
-    def _fill(self, offset: int, length: int) -> int:
+    def read_pages(self, stretches: Iterable[tuple[int, int]]) -> tuple[memoryview, bytes] | None:
+        """Whole pages of several places, as (first page, one past the last), RUN_BYTES in all at
+        most: their bytes one after another, and their hashes. Checksums are not looked at.
+
+        None where the file ends before one of them.
+        """
+        size, filled = self.format.page_size, 0
+        for first, last in stretches:
+            length = (last - first) * size
+            if self._fill(first * size, length, into=filled) < length:
+                return None
+            filled += length
+        data = self.buffer[:filled]
+        return data, self._scan(data, 0, verify=False).hashes
+
+    def _fill(self, offset: int, length: int, *, into: int = 0) -> int:
         filled = 0
         while filled < length:
-            count = os.preadv(self.handle, [self.buffer[filled:length]], offset + filled)
+            room = self.buffer[into + filled : into + length]
+            count = os.preadv(self.handle, [room], offset + filled)
             if count == 0:
                 break
             filled += count
         return filled
 
-    def _scan(self, data: memoryview, page: int) -> PageScan:
+    def _scan(self, data: memoryview, page: int, *, verify: bool | None = None) -> PageScan:
         return scan_pages(
             data,
             key=self.format.key,
             page_size=self.format.page_size,
             first_block=self.format.first_block + page,
-            verify=self.format.verify,
+            verify=self.format.verify if verify is None else verify,
         )
 
     def _judge(

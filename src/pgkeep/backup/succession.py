@@ -92,14 +92,27 @@ class Succession:
     def _store_again(
         self, joined: Joined, reader: RunReader, again: Any, suspects: list[SuspectPage]
     ) -> tuple[ChangedPages, bytes]:
-        """Store these pages as they are now; returns what was stored, and the hashes of all."""
+        """Store these pages as they are now; returns what was stored, and the hashes of all.
+
+        They were read a moment ago. What still has the hash that it had then needs no other look,
+        and is stored many pages at a time, from wherever they lie.
+        """
         import numpy as np
 
         size, patched = self._size, bytearray(joined.hashes)
         forced = np.zeros(len(patched) // HASH_SIZE, dtype=bool)
         forced[again] = True
+        whole = joined.size_bytes // size
         store = ChangedPages(self._filler, size, old=joined.hashes, forced=forced, room=self._room)
-        for first, last in _spans(again, most=RUN_BYTES // size):
+        known, changed = np.frombuffer(joined.hashes, dtype="<u8"), [again[:0]]
+        for begin in range(0, len(again), RUN_BYTES // size):
+            some = again[begin : begin + RUN_BYTES // size]
+            found = reader.read_pages(_runs(some)) if some[-1] < whole else None
+            if found is not None and found[1] == known[some].tobytes():
+                store.add_pages(some, *found)
+            else:
+                changed.append(some)
+        for first, last in _spans(np.concatenate(changed), most=RUN_BYTES // size):
             length = min(last * size, joined.size_bytes) - first * size
             run = reader.read(first * size, length)
             if run is None or len(run.data) < length:
@@ -109,6 +122,15 @@ class Succession:
             patched[first * HASH_SIZE : first * HASH_SIZE + len(run.hashes)] = run.hashes
         store.finish()
         return store, bytes(patched)
+
+
+def _runs(pages: Any) -> Iterator[tuple[int, int]]:
+    """Ascending pages as stretches without a gap: (first, one past the last)."""
+    import numpy as np
+
+    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
+    firsts, lasts = pages[np.r_[0, cuts]], pages[np.r_[cuts - 1, -1]] + 1
+    return zip(firsts.tolist(), lasts.tolist(), strict=True)
 
 
 def _spans(pages: Any, *, most: int) -> Iterator[tuple[int, int]]:
