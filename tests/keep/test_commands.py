@@ -27,6 +27,7 @@ from tests.server_user import popen_as_server_user, scrubbed_environment
 from tests.servers import PgServer
 from tests.storage.aws import role_options, versioned_place
 from tests.test_attack_story import variables_of
+from tests.wrong_clock import wrong_clock
 
 pytestmark = pytest.mark.end_to_end
 HOUR = 3600
@@ -204,6 +205,36 @@ def test_killed_at_any_moment_it_leaves_what_is_listed_whole(kept: Kept) -> None
     named = {path.parent.name for path in kept.files("packs/*/*")}
     assert len(named) == 1, "packs of deleted backups are still there"
     kept.assert_restores(last)
+
+
+@pytest.mark.majors(18)
+def test_a_host_whose_clock_is_wrong_by_years_loses_nothing(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", str(wrong_clock(kept.root)))
+    names = []
+    for days in (0, 1095, -1826):
+        monkeypatch.setenv("CLOCK_DAYS", str(days))
+        kept.server.restart()
+        names.append(kept.make_backup())
+        kept("expire")
+        kept("verify")
+        assert kept.listed() == sorted(names)
+    assert [int(name[:4]) - int(names[0][:4]) for name in names] == [0, 3, -5]
+    # What a policy gives up waits for its time in the trash, whatever a host's clock says; and the
+    # one that was made last is kept, although it looks like the oldest.
+    for days in (1095, -1826, 1095):
+        monkeypatch.setenv("CLOCK_DAYS", str(days))
+        kept.with_variables(KEEP_ONE)("expire")
+    assert names[-1] in kept.listed()
+    assert sorted(path.name for path in kept.files("manifests/*")) == sorted(names)
+    for name in set(names) - set(kept.listed()):
+        kept("undelete", name)
+    monkeypatch.delenv("LD_PRELOAD")
+    kept.server.restart()
+    names.append(kept.make_backup())
+    for name in names:
+        kept.assert_restores(name)
 
 
 def test_each_repository_has_its_own_policy_and_gets_nothing_back(kept: Kept) -> None:

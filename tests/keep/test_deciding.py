@@ -156,6 +156,18 @@ def test_a_clock_that_was_put_back_makes_the_newest_look_old_and_it_is_kept() ->
     assert found["after"].is_base
 
 
+@pytest.mark.parametrize("years", [-5, 3])
+def test_a_clock_that_is_wrong_by_years_does_not_cost_the_last_backup(years: int) -> None:
+    wrong = backup(0.9, ended=NOW + years * 365 * DAY, id="wrong")
+    before = decisions([backup(1)], "0 days, 1 backups")
+    found = decisions([backup(1), wrong], "0 days, 1 backups")
+    assert found["wrong"].is_kept
+    assert found["wrong"].is_base
+    assert all(found[name].is_kept for name, one in before.items() if one.is_kept)
+    after = decisions([backup(1), wrong, backup(0.5)], "0 days, 1 backups")
+    assert not after["wrong"].is_kept
+
+
 def test_a_sentence_is_read_as_it_is_written() -> None:
     assert parse_policy("7 days, 2 backups") == KeepPolicy()
     assert parse_policy(str(KeepPolicy(3, 1, 2, 0, 5, 0))) == KeepPolicy(3, 1, 2, 0, 5, 0)

@@ -4,7 +4,8 @@ The rules must hold against backups that somebody forged or copied. Recorded end
 word. So age is judged by when the store got a backup, a backup that claims to have ended after it
 was stored counts for nothing but itself, and one that was stored long after its end (a copy in a
 mirror, or a forgery dated back) is chosen beside the others, never in their stead. And since a
-clock may have been set, the newest is the one that ended last, and also the one stored last.
+clock may have been set, the newest is the one that ended last, and also the one stored last,
+whatever it says of its end.
 """
 
 from __future__ import annotations
@@ -131,6 +132,11 @@ class _Deciding:
             text = f"of the {count} newest good ones" if count > 1 else "the newest good one"
             self._keep(one, text)
         self._bases.update(one.id for one in _newest(self._good, 1))
+        # Of a host whose clock is wrong by years no end is plausible.
+        last = max((one for one in self._candidates if one.is_good), key=_stored)
+        if not self._why[last.id]:
+            self._keep(last, "the good one that was stored last")
+        self._bases.add(last.id)
 
     def periods(self) -> None:
         for name, count, period in (
@@ -174,9 +180,13 @@ def _newest(good: Sequence[Candidate], count: int) -> list[Candidate]:
     """Of candidates by their ends, newest first: those that ended last, of all and of the prompt
     ones, and the prompt ones that were stored last."""
     prompt = [one for one in good if one.is_prompt]
-    stored = sorted(prompt, key=lambda one: (one.stored, one.id), reverse=True)
+    stored = sorted(prompt, key=_stored, reverse=True)
     chosen = (*good[:count], *prompt[:count], *stored[:count])
     return list({one.id: one for one in chosen}.values())
+
+
+def _stored(one: Candidate) -> tuple[datetime, str]:
+    return one.stored, one.id
 
 
 def _days(days: int) -> str:
