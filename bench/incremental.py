@@ -81,6 +81,9 @@ class Incrementals:
         self._peer.create()
         peer = self._context.server.sql("SHOW archive_command")
         self._context.server.archive_with(f"{own} && {peer}")
+        # What was written less than a minute before a backup is read by the next one, too. A
+        # database that is backed up day by day is older than that.
+        time.sleep(_SETTLE_SECONDS)
         self._backup()
         self._peer_backup("full")
 
