@@ -46,7 +46,7 @@ def wrong_clock(folder: Path) -> Path:
     if compiler is None:
         pytest.skip("no C compiler")
     library = folder / "wrong_clock.so"
-    command = [compiler, "-shared", "-fPIC", "-x", "c", "-o", library, "-"]
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-o", str(library), "-"]
     subprocess.run(command, input=_SOURCE, text=True, check=True)
     library.chmod(0o755)
     return library
