@@ -69,6 +69,32 @@ def test_backup_whose_timeline_has_no_history_file_is_marked(pgkeep: Pgkeep) -> 
     assert "00000002.history" in done.stderr
 
 
+def test_timelines_are_drawn_as_a_tree(pgkeep: Pgkeep) -> None:
+    assert "its history file is missing" in pgkeep("list").stdout
+    host = HostState(pgkeep.root / "state-of-test")
+    repository = open_repository(LocalStore(pgkeep.repository), host, unlock=Unlock())
+    put_history(repository, 2, b"1\t0/500000\tno recovery target specified\n")
+    put_history(repository, 3, b"1\t0/400000\tbefore 2024-01-01\n")
+    put_history(repository, 7, b"1\t0/500000\tx\n2\t0/600000\tx\n")
+    for timeline, segment in ((3, 4), (7, 6)):
+        put_segment(repository, timeline, segment)
+    give_away(pgkeep)
+    lines = pgkeep("list").stdout.splitlines()
+    at = lines.index("Timelines")
+    assert lines[at + 1 : at + 5] == [
+        "  1  1 backup",
+        "  ├─ 2  from 0/500000 on, 1 backup",
+        "  │  └─ 7  from 0/600000 on",
+        "  └─ 3  from 0/400000 on",
+    ]
+    assert pgkeep.json("list")["timelines"][-1] == {
+        "timeline": 7,
+        "parent": 2,
+        "left_at": "0/600000",
+        "backups": 0,
+    }
+
+
 def test_history_file_that_arrives_later_mends_it(pgkeep: Pgkeep) -> None:
     host = HostState(pgkeep.root / "state-of-test")
     repository = open_repository(LocalStore(pgkeep.repository), host, unlock=Unlock())

@@ -11,6 +11,7 @@ from pgkeep.cli.context import Context
 from pgkeep.cli.overview import ClusterView, repository_document, view_cluster
 from pgkeep.cli.render import ago, moment, short_moment
 from pgkeep.cli.systems import add_system_argument, other_system_lines
+from pgkeep.cli.timelines import branches_of, timeline_lines
 from pgkeep.repository.catalogue import Backup, Window
 from pgkeep.units import format_duration, format_size, from_utc_text
 
@@ -47,6 +48,7 @@ def _document(view: ClusterView) -> dict[str, Any]:
         "stored_bytes": view.stored_bytes,
         "wal_bytes": view.inventory.stored_bytes,
         "windows": [_window_document(window) for window in view.windows],
+        "timelines": [branch.as_dict() for branch in branches_of(view)],
         "gaps": [asdict(gap) for gap in view.inventory.gaps()],
         "backups": [
             {
@@ -97,7 +99,7 @@ def _render(context: Context, view: ClusterView, now: datetime) -> None:
 
 def _render_backups(context: Context, view: ClusterView, now: datetime) -> None:
     say = context.output.say
-    for line in window_lines(view, now):
+    for line in (*window_lines(view, now), *timeline_lines(branches_of(view))):
         say(line)
     say()
     context.output.table(
