@@ -32,6 +32,7 @@ from pgkeep.restore.destination import (
 from pgkeep.restore.live import original_runs, refuse_live_tablespaces
 from pgkeep.restore.pinning import pinned
 from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, WalMode
+from pgkeep.restore.preflight import look_here, misfits
 from pgkeep.restore.resolve import resolve
 from pgkeep.restore.reuse import check_reusable, existing_tablespaces, holds_something
 from pgkeep.restore.search import WalReader
@@ -89,7 +90,8 @@ def plan_restore(
     segment_size = resolution.backup.head.wal_segment_size
     reader = WalReader(repository, layout, segment_size, progress)
     try:
-        refuse_live_tablespaces(reader, resolution, manifest.facts().get("server", {}))
+        server = manifest.facts().get("server", {})
+        refuse_live_tablespaces(reader, resolution, server)
         spaces = place_tablespaces(
             options.into,
             linked_tablespaces(manifest),
@@ -102,7 +104,8 @@ def plan_restore(
     notes = tuple(f"tablespace {t.name} goes to {t.location} (it was at {t.was})" for t in spaces)
     if over:
         notes = ("what stands there is compared, and only what differs is written", *notes)
-    warnings = _warnings_of_standby(options, mode, reason)
+    here = look_here(resolution.backup.head.postgres_major)
+    warnings = (*_warnings_of_standby(options, mode, reason), *misfits(server, here))
     return RestorePlan(
         options,
         resolution,
