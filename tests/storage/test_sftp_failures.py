@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +25,8 @@ from pgkeep.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from pgkeep.storage._sftp_library import asyncssh
+from pgkeep.storage._sftp_root import make_directory
 from pgkeep.storage.sftp import SftpStore
 from tests import processes
 from tests.server_user import server_user
@@ -311,3 +315,28 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+@pytest.mark.parametrize("failures", [2, 99])
+def test_a_directory_that_vanished_while_it_was_made_is_made_again(failures: int) -> None:
+    """The server says the same when it is there, and when there is no room for it."""
+    tried = []
+
+    class Client:
+        async def mkdir(self, path: bytes, _: object) -> None:
+            tried.append(path)
+            if len(tried) <= failures:
+                raise asyncssh.SFTPFailure("Failure")
+
+    async def nothing(_: bytes) -> None:
+        return None
+
+    session = SimpleNamespace(client=Client(), lstat=nothing)
+    making = make_directory(session, b"/repository/deep")  # type: ignore[arg-type]
+    if failures > 2:
+        with pytest.raises(asyncssh.SFTPFailure):
+            asyncio.run(making)
+        assert len(tried) == 5
+    else:
+        asyncio.run(making)
+        assert len(tried) == 3

@@ -23,6 +23,7 @@ from pgkeep.storage.interface import check_key
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
+_ATTEMPTS = 5
 
 
 class Root:
@@ -166,12 +167,17 @@ class Root:
 async def make_directory(session: Session, path: bytes) -> None:
     """Make one directory, unless somebody else just did."""
     attributes = asyncssh.SFTPAttrs(permissions=DIRECTORY_MODE)
-    try:
-        await patiently(session.client.mkdir(path, attributes))
-    except asyncssh.SFTPError:
-        found = await session.lstat(path)
-        if found is None or not is_directory(found):
-            raise
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            await patiently(session.client.mkdir(path, attributes))
+            return
+        except asyncssh.SFTPError as error:
+            found = await session.lstat(path)
+            if found is not None and is_directory(found):
+                return
+            # "Failure" may also mean that it was there, and somebody has removed it since.
+            if found is not None or not left or not isinstance(error, asyncssh.SFTPFailure):
+                raise
 
 
 def is_directory(found: asyncssh.SFTPAttrs) -> bool:
