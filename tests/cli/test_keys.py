@@ -135,6 +135,11 @@ def test_a_host_whose_key_is_given_is_told_by_the_key(kept: Kept) -> None:
     said = second("list", code=53, PGKEEP_HOST_KEY=new).stderr
     second("init", "--accept-fingerprint", after, PGKEEP_HOST_KEY=new)
     assert second("list", PGKEEP_HOST_KEY=new).stdout
+    # And when it is this host that makes the new keys.
+    told = second("keys", "rotate", PGKEEP_IDENTITY=kept.secret, PGKEEP_HOST_KEY=new).stdout
+    assert "until its host key (PGKEEP_HOST_KEY) has" in told
+    third = told.partition("New fingerprint: ")[2].split()[0]
+    assert second("list", PGKEEP_HOST_KEY=new.replace(after, third)).stdout
 
 
 def test_a_passphrase_takes_the_place_of_a_key_and_back(kept: Kept) -> None:

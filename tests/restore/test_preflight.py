@@ -49,6 +49,9 @@ def test_the_same_machine_fits(here: Here) -> None:
     assert misfits(SERVER, here) == ()
     assert misfits(SERVER, here._replace(machine="amd64")) == ()
     assert misfits({}, here) == ()
+    all_odd: tuple[Any, ...] = (None, 7, "text", [None, 7, "text", [], {}])
+    for odd in all_odd:
+        assert misfits(dict.fromkeys(("databases", "extensions"), odd), here) == ()
 
 
 @pytest.mark.parametrize("glibc", ["2.41", None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pgkeep.cli.overview import ClusterView
@@ -49,17 +49,20 @@ def timeline_lines(branches: Sequence[Branch]) -> list[str]:
     """The tree, if there is more than one timeline."""
     if len(branches) < 2:
         return []
-    roots = [one for one in branches if one.parent is None]
-    return ["Timelines", *(line for root in roots for line in _lines(root, branches))]
-
-
-def _lines(branch: Branch, branches: Sequence[Branch], indent: str = "  ") -> Iterator[str]:
-    yield f"{indent}{_text(branch)}"
-    below = indent.replace("├─ ", "│  ").replace("└─ ", "   ")
-    children = [one for one in branches if one.parent == branch.timeline]
-    for child in children:
-        mark = "└─ " if child is children[-1] else "├─ "
-        yield from _lines(child, branches, below + mark)
+    children: dict[int | None, list[Branch]] = {}
+    for one in branches:
+        children.setdefault(one.parent, []).append(one)
+    lines = ["Timelines"]
+    waiting = [(one, "  ") for one in reversed(children[None])]
+    while waiting:  # a chain of promotions may be longer than functions can be nested
+        branch, indent = waiting.pop()
+        lines.append(f"{indent}{_text(branch)}")
+        below = indent.replace("├─ ", "│  ").replace("└─ ", "   ")
+        mark = "└─ "
+        for child in reversed(children.get(branch.timeline, [])):
+            waiting.append((child, below + mark))
+            mark = "├─ "
+    return lines
 
 
 def _text(branch: Branch) -> str:

@@ -24,10 +24,11 @@ def find_pg_ctl(major: int, *, path: str | None = None) -> str | None:
     return None
 
 
-def _major(program: str) -> int | None:
+def ask(program: str | Path, option: str) -> str:
+    """What a program prints when it is given one option; nothing where it cannot be run."""
     try:
         done = subprocess.run(
-            [program, "--version"],
+            [program, option],
             check=False,
             capture_output=True,
             text=True,
@@ -35,6 +36,10 @@ def _major(program: str) -> int | None:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+        return ""
+    return done.stdout.strip()
+
+
+def _major(program: str) -> int | None:
+    found = re.search(r"\(PostgreSQL\) (\d+)", ask(program, "--version"))
     return int(found[1]) if found else None

@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pgkeep.restore.binaries import find_pg_ctl
+from pgkeep.restore.binaries import ask, find_pg_ctl
 
-_SECONDS = 10
 _NO_ORDER = ("C", "POSIX")
 _SAME_MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -75,8 +73,9 @@ def _collation(server: Mapping[str, Any], here: Here) -> str | None:
         return None
     names = [
         str(one.get("name"))
-        for one in server.get("databases") or ()
-        if one.get("provider") == "libc"
+        for one in _list(server, "databases")
+        if isinstance(one, dict)
+        and one.get("provider") == "libc"
         and one.get("actual_version")
         and one.get("collate") not in _NO_ORDER
     ]
@@ -94,7 +93,7 @@ def _collation(server: Mapping[str, Any], here: Here) -> str | None:
 def _preloaded(server: Mapping[str, Any], here: Here) -> str | None:
     if here.libraries is None:
         return None
-    names = [str(name) for name in server.get("shared_preload_libraries") or ()]
+    names = [str(name) for name in _list(server, "shared_preload_libraries")]
     plain = [name.removeprefix("$libdir/").removesuffix(".so") for name in names]
     missing = [
         name for name in plain if "/" not in name and not (here.libraries / f"{name}.so").exists()
@@ -110,7 +109,7 @@ def _preloaded(server: Mapping[str, Any], here: Here) -> str | None:
 def _extensions(server: Mapping[str, Any], here: Here) -> str | None:
     if here.share is None:
         return None
-    names = [str(one[0]) for one in server.get("extensions") or ()]
+    names = [str(one[0]) for one in _list(server, "extensions") if isinstance(one, list) and one]
     missing = [n for n in names if not (here.share / "extension" / f"{n}.control").exists()]
     if not missing:
         return None
@@ -118,6 +117,12 @@ def _extensions(server: Mapping[str, Any], here: Here) -> str | None:
         f"The cluster uses {_listed(missing)}, which is not installed in {here.share}: what needs "
         "it fails here until it is."
     )
+
+
+def _list(server: Mapping[str, Any], name: str) -> list[Any]:
+    """A fact that is a list; empty for anything else that a manifest may hold."""
+    found = server.get(name)
+    return found if isinstance(found, list) else []
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
@@ -134,18 +139,5 @@ def _glibc() -> str | None:
 
 
 def _directory(pg_config: Path | None, option: str) -> Path | None:
-    if pg_config is None or not pg_config.exists():
-        return None
-    try:
-        done = subprocess.run(
-            [pg_config, option],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = Path(done.stdout.strip())
-    return found if found.is_dir() else None
+    text = ask(pg_config, option) if pg_config is not None else ""
+    return Path(text) if text and Path(text).is_dir() else None

@@ -92,7 +92,12 @@ def run(context: Context, args: Namespace) -> int:
     context.output.result(document, lambda: _tell(context, told))
     if rotated and not context.output.json:
         say = context.output.say
-        say("This host knows it. Every other host refuses the repository until it is told:")
+        if context.settings.host_key:
+            say("This host refuses the repository, too, until its host key (PGKEEP_HOST_KEY) has")
+            say("the new fingerprint in the place of the old one. So does every other host until")
+            say("it is told:")
+        else:
+            say("This host knows it. Every other host refuses the repository until it is told:")
         say(f"  pgkeep init --accept-fingerprint {fingerprint}")
         say("Until then its archive command fails, and the server keeps its WAL: do it soon.")
     return 0
