@@ -219,11 +219,11 @@ class Table:
         self.tasks = list(tasks_of(found, region_pages=pages))
         self.pieces: list[Piece] = []
 
-    def make(self, unit: Unit) -> bytes:
+    def make(self, unit: Unit, ahead: Sequence[Unit] = ()) -> bytes:
         """The bytes of a unit of one part."""
         (part,) = unit.parts
         result = bytearray()
-        self._assembler.begin(unit)
+        self._assembler.begin(unit, ahead)
         for piece in self._assembler.pieces(part):
             assert piece.offset == part.start * PAGE + len(result)
             result += bytes(piece.length) if piece.data is None else piece.data
@@ -240,6 +240,45 @@ def test_who_goes_on_with_the_next_part_reads_nothing_twice(tmp_path: Path, smal
     assert len(task) > 2
     assert b"".join(map(table.make, task)) == file.content
     assert store.twice() == []
+
+
+def test_the_parts_of_a_file_are_fetched_together(tmp_path: Path, small: None) -> None:
+    """Of a file of many parts there are no more requests than its packs and portions need."""
+
+    def requests(name: str, *, looking_ahead: bool) -> tuple[int, int]:
+        store = CountingStore()
+        layers, file = layered(
+            tmp_path / name, size=40 * REGION, layers=2, store=store, page_size=PAGE
+        )
+        table = Table(layers, tmp_path / name)
+        (task,) = table.tasks
+        store.requests.clear()
+        rest = [task[number + 1 :] if looking_ahead else [] for number in range(len(task))]
+        assert b"".join(map(table.make, task, rest)) == file.content
+        assert store.twice() == []
+        return len(store.requests), len({key for key, _ in store.requests})
+
+    together, packs = requests("together", looking_ahead=True)
+    # A portion is far more than all that the file has; its first one is smaller.
+    assert packs <= together <= 2 * packs
+    assert requests("apart", looking_ahead=False)[0] > together
+
+
+def test_who_has_nothing_to_do_takes_the_second_half() -> None:
+    first, second = ([_unit(number) for number in range(count)] for count in (7, 2))
+    shares = landing_module._Shares(iter([first, second]), 3)
+    assert shares.next(0) is first[0]
+    assert shares.next(1) is second[0]
+    assert shares.next(2) is first[4]
+    assert shares.rest(2) == first[5:]
+    assert shares.rest(0) == first[1:4]
+    assert [shares.next(1) for _ in range(2)] == [second[1], first[2]]
+    taken = [shares.next(worker) for worker in (0, 1, 2, 2, 0)]
+    assert taken == [first[1], first[3], first[5], first[6], None]
+
+
+def _unit(number: int) -> Unit:
+    return Unit(None, [number], False)  # type: ignore[arg-type, list-item]
 
 
 def test_who_turns_to_another_file_holds_nothing_of_the_last(tmp_path: Path, small: None) -> None:

@@ -17,7 +17,7 @@ again for each region.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pgkeep.restore.fetching import FrameSource
@@ -56,8 +56,9 @@ class Assembler:
         self._frames: Frames
         self._held = HeldFrames(page_size=page_size)
 
-    def begin(self, unit: Unit) -> None:
-        """Turn to another unit, whatever became of the one before.
+    def begin(self, unit: Unit, ahead: Sequence[Unit] = ()) -> None:
+        """Turn to another unit, whatever became of the one before; ``ahead`` are those that are
+        expected to follow.
 
         What is held stays for who goes on with the next part of the same file.
         """
@@ -65,7 +66,7 @@ class Assembler:
             if unit.frames is not self._frames or unit.frames.end[frame] <= unit.parts[0].start:
                 self._held.give_back(self._held.take(frame))
         self._frames = unit.frames
-        self._source.begin(unit)
+        self._source.begin(unit, ahead)
 
     def pieces(self, part: FilePart) -> Iterator[Piece]:
         """The bytes of a part of the unit's files, ascending, without a gap.

@@ -1,9 +1,10 @@
 """Getting frames out of packs: few large requests, some of them under way while others are used.
 
-A unit's frames are wanted in the order of the file's pages. They are fetched in portions of that
-order, each of about what one request to the store should carry, and while a portion is used the
-next one is on its way, the first of the next unit included. Within a portion there is a request for
-each pack, all at once. So a store that takes a while to answer is waited for once, at the start.
+A file's frames are wanted in the order of its pages. They are fetched in portions of that order,
+each of about what one request to the store should carry, over all parts of the file that a worker
+expects to do; and while a portion is used the next one is on its way, the first of the next file
+included. Within a portion there is a request for each pack, all at once. So a store that takes a
+while to answer is waited for once, at the start, and for less than a portion.
 
 What is asked for at once is bounded by bytes, since a map may name as many frames as it likes.
 """
@@ -14,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import takewhile
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -32,6 +34,7 @@ _OPEN_PACKS = 512
 _AHEAD_BYTES = 256 << 20
 _LEAST_BYTES = 2 << 20
 T = TypeVar("T")
+_FIRST_SHARE = 4  # nothing can be done before a file's first portion is there
 _REQUESTS_PER_WORKER = 4
 _MOST_REQUESTS = 64
 
@@ -112,18 +115,27 @@ class _Asked(NamedTuple):
 
 
 class _Reading:
-    """A unit's frames on their way, portion after portion, one ahead of those that are used."""
+    """The frames of some units on their way, portion after portion, one ahead of those that are
+    used. The units are parts of one file, ascending, or a single bundle."""
 
-    def __init__(self, packs: Packs, unit: Unit) -> None:
-        self.unit = unit
+    def __init__(self, packs: Packs, units: Sequence[Unit]) -> None:
+        self.frames = units[0].frames
+        self._units = units
         self._packs = packs
-        self._portions = list(portions(unit.frames, _in_order(unit), most=packs.portion_bytes))
+        most = packs.portion_bytes
+        self._portions = list(
+            portions(self.frames, _in_order(units), most=most, first=most // _FIRST_SHARE)
+        )
         self._portion_of = {
             frame: number for number, portion in enumerate(self._portions) for frame in portion
         }
         self._found: dict[int, Buffer] = {}
         self._reached = -1
         self._asked = self._ask(0)
+
+    def brings(self, unit: Unit) -> bool:
+        """Whether the frames of ``unit`` come this way."""
+        return any(one is unit for one in self._units)
 
     def get(self, frame: int) -> Buffer | None:
         """The stored bytes of a frame, once; None if it does not come this way (any more)."""
@@ -142,7 +154,7 @@ class _Reading:
     def _ask(self, number: int) -> _Asked | None:
         if number == len(self._portions):
             return None
-        return self._packs.ask(self.unit.frames, self._portions[number])
+        return self._packs.ask(self.frames, self._portions[number])
 
 
 class FrameSource:
@@ -154,22 +166,29 @@ class FrameSource:
         self._reading: _Reading | None = None
         self._next: _Reading | None = None
 
-    def prepare(self, unit: Unit) -> None:
-        """Begin to fetch what the worker comes to next."""
-        self._next = _Reading(self._packs, unit)
+    def begin(self, unit: Unit, ahead: Sequence[Unit] = ()) -> None:
+        """Turn to another unit; ``ahead`` are those that the worker expects to come to then, in
+        this order, and what they begin with is fetched meanwhile."""
+        if self._reading is None or not self._reading.brings(unit):
+            if self._reading is not None:
+                self._reading.forget()
+            if self._next is None or not self._next.brings(unit):
+                self._next = self._read([unit, *ahead])
+            self._reading, self._next = self._next, None
+        reading = self._reading
+        later = [one for one in ahead if not reading.brings(one)]
+        if later and (self._next is None or not self._next.brings(later[0])):
+            self._next = self._read(later)
 
-    def begin(self, unit: Unit) -> None:
-        """Turn to another unit."""
-        if self._reading is not None:
-            self._reading.forget()
-        if self._next is None or self._next.unit is not unit:
-            self.prepare(unit)
-        self._reading, self._next = self._next, None
+    def _read(self, units: Sequence[Unit]) -> _Reading:
+        """Begin to fetch the first unit, and those behind it that are of the same file."""
+        same = takewhile(lambda one: one.frames is units[0].frames, units)
+        return _Reading(self._packs, list(same))
 
     def stored(self, wanted: Sequence[int]) -> Iterator[tuple[int, Buffer]]:
         """(frame, stored bytes) of the wanted frames, in this order."""
         assert self._reading is not None
-        frames = self._reading.unit.frames
+        frames = self._reading.frames
         for some in portions(frames, wanted, most=self._packs.portion_bytes):
             ready = ((frame, self._reading.get(frame)) for frame in some)
             found = {frame: data for frame, data in ready if data is not None}
@@ -182,7 +201,7 @@ class FrameSource:
     def open_into(self, frame: int, stored: Buffer, target: memoryview) -> None:
         """The frame's plain bytes, verified, into ``target``, which has their length."""
         assert self._reading is not None
-        frames = self._reading.unit.frames
+        frames = self._reading.frames
         pack = frames.packs[frame]
         opener = self._packs.opener(pack)
         number = frames.number[frame]
@@ -197,32 +216,39 @@ class FrameSource:
             self._packs.read_again(pack, start, frames.stored[frame], use)
 
 
-def portions(frames: Frames, wanted: Sequence[int], *, most: int) -> Iterator[list[int]]:
-    """The frames in their order, so many at once that their stored bytes are at most ``most``."""
+def portions(
+    frames: Frames, wanted: Sequence[int], *, most: int, first: int | None = None
+) -> Iterator[list[int]]:
+    """The frames in their order, so many at once that their stored bytes are at most ``most``, or
+    ``first`` in the first portion."""
     portion: list[int] = []
-    size = 0
+    size, bound = 0, most if first is None else first
     for frame in wanted:
         stored = frames.stored[frame]
-        if portion and size + stored > most:
+        if portion and size + stored > bound:
             yield portion
-            portion, size = [], 0
+            portion, size, bound = [], 0, most
         portion.append(frame)
         size += stored
     if portion:
         yield portion
 
 
-def _in_order(unit: Unit) -> list[int]:
-    """The frames of a unit's parts as their pages come, without those that a part before needs."""
+def _in_order(units: Sequence[Unit]) -> list[int]:
+    """The frames of the units as their pages come, without those that a part before needs."""
     import numpy as np
 
-    used = np.unique(np.concatenate([_frames_in(part) for part in unit.parts]))
-    begin = unit.frames.begin[used]
-    if len(unit.parts) == 1:
-        fresh = begin >= unit.parts[0].start
-        used, begin = used[fresh], begin[fresh]
-        return used[np.argsort(begin, kind="stable")].tolist()  # type: ignore[no-any-return]
-    return used.tolist()  # type: ignore[no-any-return]
+    parts = [part for unit in units for part in unit.parts]
+    frames = units[0].frames
+    used = np.zeros(len(frames.number), dtype=bool)
+    for part in parts:
+        used[_frames_in(part)] = True
+    if units[0].bundled:
+        return used.nonzero()[0].tolist()
+    used &= frames.begin >= parts[0].start
+    fresh = used.nonzero()[0]
+    ordered: list[int] = fresh[np.argsort(frames.begin[fresh], kind="stable")].tolist()
+    return ordered
 
 
 def _frames_in(part: Any) -> Any:

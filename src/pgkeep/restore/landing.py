@@ -7,7 +7,8 @@ decompressing, hashing and writing run in C without the GIL, so Python does a fe
 each 4 MiB. There are two workers a core, since a direct write waits for the device.
 
 The parts of one file are one worker's as long as there are other files: threads that write into one
-file wait for its inode's lock. Who finds nothing else to do takes a part from whoever has most.
+file wait for its inode's lock. Who finds nothing else to do takes half of the parts that are left
+to whoever has most.
 
 A frame is verified before a byte of it is written: AES-GCM if sealed, zstd's checksum and length
 always. Files are made in their full size first, so what is not written stays a hole. Every handle
@@ -22,7 +23,7 @@ import os
 import threading
 from array import array
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
@@ -98,7 +99,10 @@ class Lander:
                     unit = next(units, None)
                     while unit is not None:
                         following = next(units, None)
-                        worker.land(unit, following)
+                        ahead = [] if following is None else [following]
+                        if comparer is None:  # which does not know before what it will want
+                            ahead += shares.rest(number)
+                        worker.land(unit, ahead)
                         unit = following
                 except BaseException:
                     shares.stop()
@@ -211,10 +215,16 @@ class _Shares:
             own = self._shares[worker]
             if not own:
                 own.extend(next(self._tasks, ()))
-            if own:
-                return own.popleft()
-            largest = max(self._shares, key=len)
-            return largest.pop() if largest else None
+            if not own:
+                # Half, so that what is fetched for it is in one piece, too.
+                largest = max(self._shares, key=len)
+                own.extendleft([largest.pop() for _ in range(-(-len(largest) // 2))])
+            return own.popleft() if own else None
+
+    def rest(self, worker: int) -> list[Unit]:
+        """What the worker comes to then, as long as nobody else takes it."""
+        with self._lock:
+            return list(self._shares[worker])
 
     def stop(self) -> None:
         """Hand out nothing more."""
@@ -226,8 +236,7 @@ class _Worker:
 
     def __init__(self, lander: Lander, packs: Packs, syncer: Syncer, *, page_size: int) -> None:
         self._lander, self._syncer, self._page_size = lander, syncer, page_size
-        self._source = FrameSource(packs)
-        self._assembler = Assembler(self._source, page_size=page_size)
+        self._assembler = Assembler(FrameSource(packs), page_size=page_size)
 
     def differing(self, unit: Unit, comparer: Comparer) -> list[Unit]:
         """What of a unit is to be written; the rest stands there, and is made durable."""
@@ -277,11 +286,9 @@ class _Worker:
             raise unwritable(path, error) from error
         self._syncer.hand_over(handle, path)
 
-    def land(self, unit: Unit, following: Unit | None) -> None:
-        """Write the files of ``unit``, while what ``following`` begins with is on its way."""
-        self._assembler.begin(unit)
-        if following is not None:
-            self._source.prepare(following)
+    def land(self, unit: Unit, ahead: Sequence[Unit]) -> None:
+        """Write the files of ``unit``, while what those ``ahead`` begin with is on its way."""
+        self._assembler.begin(unit, ahead)
         for part in unit.parts:
             self._land(part)
 
