@@ -194,6 +194,34 @@ def test_what_is_absent_is_asked_for_again_only_when_recovery_moves(spool: Spool
     wait()
 
 
+def test_one_slow_segment_does_not_hold_up_the_others(spool: Spool) -> None:
+    source, slow = Source(NAMES), threading.Event()
+
+    def fetch(name: str, path: str) -> None:
+        if name == NAMES[1]:
+            assert slow.wait(30)
+        source.fetch(name, path)
+
+    going = threading.Event()
+    going.set()
+    limits = PrefetchLimits(segments=4, poll_seconds=0.02)
+    arguments = {"segment_size": MIB, "recovering": going.is_set, "limits": limits}
+    thread = threading.Thread(target=fill, args=(spool, fetch), kwargs=arguments, daemon=True)
+    thread.start()
+    spool.note_position(NAMES[0])
+    wait_until(lambda: files(spool) == NAMES[2:5], what="the others are there")
+    # What is on its way stays, although recovery has gone past it.
+    spool.note_position(NAMES[2])
+    wait_until(lambda: files(spool) == NAMES[2:7])
+    assert (spool.folder / f"{NAMES[1]}.part").exists()
+    slow.set()
+    wait_until(lambda: not (spool.folder / f"{NAMES[1]}.part").exists())
+    wait_until(lambda: files(spool) == NAMES[2:7])
+    going.clear()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_it_ends_when_nobody_asks_and_at_the_first_trouble(spool: Spool) -> None:
     _, wait = filling(spool, Source(NAMES), idle_seconds=0.2)
     wait()

@@ -22,16 +22,17 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgkeep.errors import PgkeepError, WalNotFound
+from pgkeep.errors import WalNotFound
 from pgkeep.postgres.wal_name import next_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
     from pathlib import Path
 
 MOST_SEGMENTS = 8
 _MOST_BYTES = 512 << 20
-_WORKERS = 2
+_WORKERS = 3  # one of them waits for the disk
 _LOCK = "lock"
 _POSITION = "position"
 _PART = ".part"
@@ -127,10 +128,12 @@ class Spool:
         """Whether the segment is here."""
         return (self.folder / name).exists()
 
-    def keep(self, names: tuple[str, ...]) -> None:
-        """Remove every segment, and every remainder of one, but these."""
+    def keep(self, names: tuple[str, ...], *, on_their_way: tuple[str, ...] = ()) -> None:
+        """Remove every segment, and every remainder of one, but these, and but all of those that
+        are on their way."""
+        spared = (f".{_POSITION}", *on_their_way)
         for entry in os.listdir(self.folder):  # noqa: PTH208
-            if entry not in names and entry not in _OWN and not entry.startswith(f".{_POSITION}"):
+            if entry not in names and entry not in _OWN and not entry.startswith(spared):
                 (self.folder / entry).unlink(missing_ok=True)
 
     def add(self, name: str, fetch: Callable[[str, str], object]) -> None:
@@ -171,26 +174,80 @@ def fill(
     Returns at the first trouble, too: recovery then asks the store itself, and tells.
     ``fetch`` is that of ``Spool.add``; ``recovering`` says whether a server still recovers here.
     """
-    bounds = limits or PrefetchLimits()
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="prefetch") as pool:
+        flight = _Flight(spool, lambda name: pool.submit(spool.add, name, fetch))
+        _keep_filled(spool, flight, segment_size=segment_size, recovering=recovering, bounds=limits)
+
+
+def _keep_filled(
+    spool: Spool,
+    flight: _Flight,
+    *,
+    segment_size: int,
+    recovering: Callable[[], bool],
+    bounds: PrefetchLimits | None,
+) -> None:
+    bounds = bounds or PrefetchLimits()
     ahead = max(1, min(bounds.segments, _MOST_BYTES // segment_size))
-    position, absent, asked = "", set[str](), time.monotonic()
+    position, asked = "", time.monotonic()
     while recovering() and time.monotonic() - asked < bounds.idle_seconds:
         if spool.position() != position:
-            position, absent, asked = spool.position(), set(), time.monotonic()
+            position, asked = spool.position(), time.monotonic()
+            flight.absent = ""
+        if not flight.has_landed():
+            return
         wanted = following(position, ahead, segment_size=segment_size)
-        spool.keep((position, *wanted))
-        missing = [name for name in wanted if not spool.has(name) and name not in absent]
-        if not missing:
-            time.sleep(bounds.poll_seconds)
-            continue
-        if not _has_room(spool.folder, (ahead + 1) * segment_size):
+        spool.keep((position, *wanted), on_their_way=flight.names)
+        missing = [name for name in wanted if flight.may_begin(name)]
+        if missing and not _has_room(spool.folder, (ahead + 1) * segment_size):
             return
-        fetched = _fetch_some(spool, fetch, missing[:_WORKERS])
-        if fetched is None:
-            return
-        # Where one is absent, those after it are not asked for before recovery has moved on.
-        if len(fetched) < len(missing[:_WORKERS]):
-            absent.update(name for name in wanted if name not in fetched and not spool.has(name))
+        flight.begin(missing[: _WORKERS - len(flight.names)])
+        flight.wait(bounds.poll_seconds)
+
+
+class _Flight:
+    """The segments that are being fetched."""
+
+    def __init__(self, spool: Spool, fetch: Callable[[str], Future[None]]) -> None:
+        self._spool, self._fetch = spool, fetch
+        self._futures: dict[str, Future[None]] = {}
+        self.absent = ""
+        """What the store does not have; what comes after it is not asked for before recovery has
+        moved on."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._futures)
+
+    def may_begin(self, name: str) -> bool:
+        """Whether the segment is neither here, nor on its way, nor absent."""
+        is_absent = self.absent and name >= self.absent
+        return not (is_absent or name in self._futures or self._spool.has(name))
+
+    def begin(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._futures[name] = self._fetch(name)
+
+    def wait(self, seconds: float) -> None:
+        """Until one has landed, at most so long."""
+        from concurrent.futures import FIRST_COMPLETED, wait
+
+        if self._futures:
+            wait(self._futures.values(), timeout=seconds, return_when=FIRST_COMPLETED)
+        else:
+            time.sleep(seconds)
+
+    def has_landed(self) -> bool:
+        """See what came of those that are done; False where it is trouble."""
+        for name in [name for name, future in self._futures.items() if future.done()]:
+            error = self._futures.pop(name).exception()
+            if isinstance(error, WalNotFound):
+                self.absent = min(self.absent or name, name)
+            elif error is not None:
+                return False
+        return True
 
 
 def following(name: str, count: int, *, segment_size: int) -> tuple[str, ...]:
@@ -200,31 +257,6 @@ def following(name: str, count: int, *, segment_size: int) -> tuple[str, ...]:
         name = next_segment(name, segment_size)
         names.append(name)
     return tuple(names)
-
-
-def _fetch_some(
-    spool: Spool, fetch: Callable[[str, str], object], names: list[str]
-) -> list[str] | None:
-    """Those that were fetched, the others being absent; None after any other error."""
-    from threading import Thread
-
-    results: dict[str, BaseException | None] = {}
-
-    def work(name: str) -> None:
-        try:
-            spool.add(name, fetch)
-            results[name] = None
-        except (PgkeepError, OSError, MemoryError) as error:
-            results[name] = error
-
-    threads = [Thread(target=work, args=(name,)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if any(error and not isinstance(error, WalNotFound) for error in results.values()):
-        return None
-    return [name for name in names if results[name] is None]
 
 
 def _has_room(folder: Path, needed: int) -> bool:
