@@ -56,6 +56,8 @@ class ObjectBench:
                 for one in self._measure(server, delay):
                     print(one, flush=True)
                     found.append(one)
+            # A server that stops waits for its archiver, which would wait for this store.
+            self._context.server.archive_with("true")
         return [asdict(one) for one in found]
 
     def _measure(self, server: S3Server, delay: int) -> Sequence[Measured]:

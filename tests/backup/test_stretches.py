@@ -12,7 +12,7 @@ import pytest
 
 from pgkeep.backup import stretches
 from tests.backup.chain import RELATION, Chain, change, restored
-from tests.backup.scratch import RUN, Hook
+from tests.backup.scratch import PAGE, RUN, Hook
 
 
 @pytest.fixture
@@ -51,6 +51,37 @@ def test_what_is_left_of_the_only_file_is_shared(chain: Chain) -> None:
     backup.check_everything()
     chain.listener = Hook()
     assert chain.run().head["added_bytes"] == 0, "the hashes are those of all pages, in order"
+
+
+def test_a_file_that_no_backup_has_is_shared_too(chain: Chain) -> None:
+    chain.write(RELATION, os.urandom(16 * RUN + 777))
+    both = Together()
+    chain.listener = Hook(both)
+    backup = chain.run()
+    assert len(both.threads) == 2
+    assert restored(backup) == chain.content()
+    backup.check_everything()
+    chain.listener = Hook()
+    assert chain.run().head["added_bytes"] == 0, "the hashes are those of all pages, in order"
+
+
+@pytest.mark.parametrize("left", [0, 5000, 2 * RUN, 3 * RUN + 100, 12 * RUN + 100, 15 * RUN])
+def test_a_new_file_that_is_cut_off_while_two_read_it_restores_to_what_both_saw(
+    chain: Chain, left: int
+) -> None:
+    """What one saw behind the cut stays, and zeros stand between; WAL has the truncation."""
+    path = chain.write(RELATION, os.urandom(16 * RUN))
+    content = path.read_bytes()
+    chain.listener = Hook(Together(then=lambda: os.truncate(path, left)))
+    backup = chain.run()
+    found = backup.content(RELATION)
+    assert found[: min(left, RUN)] == content[: min(left, RUN)]
+    for at in range(0, len(found), PAGE):
+        page = found[at : at + PAGE]
+        assert page in (content[at : at + len(page)], bytes(len(page)))
+    backup.check_everything()
+    chain.listener = Hook()
+    assert restored(chain.run()) == chain.content()
 
 
 def test_a_file_that_nobody_changed_is_shared_and_keeps_its_map(chain: Chain) -> None:

@@ -40,7 +40,8 @@ from pgkeep.errors import LocalIOError
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.relation import parse_relation_path
 
-STRETCH_BYTES = 64 << 20
+STRETCH_BYTES = 256 << 20
+"""Neighbouring pages are in one pack for so long, so that a restore asks for much of it at once."""
 _KEEPALIVE_SECONDS = 15.0
 LAYERED_BYTES = 8 << 20
 """In smaller files a second look costs nothing."""
@@ -161,6 +162,7 @@ class Copier:
             if reader is None:
                 stretch.vanished = True
             elif old is None:
+                work_list.offer(stretch)
                 whole = WholeRuns(worker.filler, self._format.page_size)
                 self._read(stretch, reader, whole)
                 stretch.frames, stretch.extents = whole.frames, whole.extents

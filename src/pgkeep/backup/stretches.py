@@ -1,8 +1,9 @@
 """Stretches of files: what one thread reads in one go, and how they make whole files again.
 
-A stretch of a file that a parent has may be split while it is read: what is left of it is halved
-for a thread that has nothing else to do. So the changed pages of a file meet in few frames as long
-as there is other work, and the last large file does not keep one core busy and the others idle.
+A stretch may be split while it is read: what is left of it is halved for a thread that has nothing
+else to do. So the changed pages of a file meet in few frames, and neighbouring pages of a new one
+in one pack, as long as there is other work; and the last large file does not keep one core busy and
+the others idle.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Stretch:
             half = self._claimed + self.left // 2 // RUN_BYTES * RUN_BYTES
             end, self.end = self.end, half
         return Stretch(
-            self.file, half, end, self.patience, is_successor=True, old=self.old, layers=self.layers
+            self.file, half, end, self.patience, self.is_successor, self.old, self.layers
         )
 
 
@@ -111,8 +112,7 @@ class WorkList:
             while not stop.is_set():
                 stretch = next(self._tasks, None)
                 if stretch is not None:
-                    if stretch.is_successor:
-                        self._undecided.add(stretch)
+                    self._undecided.add(stretch)
                     return stretch
                 largest = max(self._offered, key=lambda one: one.left, default=None)
                 part = largest.split() if largest is not None else None
@@ -129,7 +129,8 @@ class WorkList:
         """It is being read, and what is left of it may be given to another thread."""
         with self._changed:
             self._undecided.discard(stretch)
-            self._offered.add(stretch)
+            if stretch.left >= SPLIT_BYTES:
+                self._offered.add(stretch)
             self._changed.notify_all()
 
     def finish(self, stretch: Stretch) -> list[Stretch] | None:

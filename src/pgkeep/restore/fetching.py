@@ -4,7 +4,7 @@ A file's frames are wanted in the order of its pages. They are fetched in portio
 each of about what one request to the store should carry, over all parts of the file that a worker
 expects to do; and while a portion is used the next one is on its way, the first of the next file
 included. Within a portion there is a request for each pack, all at once. So a store that takes a
-while to answer is waited for once, at the start, and for less than a portion.
+while to answer is waited for once, at the start, and that portion is a smaller one.
 
 What is asked for at once is bounded by bytes, since a map may name as many frames as it likes.
 """
@@ -34,7 +34,7 @@ _OPEN_PACKS = 512
 _AHEAD_BYTES = 256 << 20
 _LEAST_BYTES = 2 << 20
 T = TypeVar("T")
-_FIRST_SHARE = 4  # nothing can be done before a file's first portion is there
+_FIRST_SHARE = 4
 _REQUESTS_PER_WORKER = 4
 _MOST_REQUESTS = 64
 
@@ -116,16 +116,16 @@ class _Asked(NamedTuple):
 
 class _Reading:
     """The frames of some units on their way, portion after portion, one ahead of those that are
-    used. The units are parts of one file, ascending, or a single bundle."""
+    used. The units are parts of one file, ascending, or a single bundle. ``urgent``: somebody
+    waits for the first of them."""
 
-    def __init__(self, packs: Packs, units: Sequence[Unit]) -> None:
+    def __init__(self, packs: Packs, units: Sequence[Unit], *, urgent: bool) -> None:
         self.frames = units[0].frames
         self._units = units
         self._packs = packs
         most = packs.portion_bytes
-        self._portions = list(
-            portions(self.frames, _in_order(units), most=most, first=most // _FIRST_SHARE)
-        )
+        first = most // _FIRST_SHARE if urgent else most
+        self._portions = list(portions(self.frames, _in_order(units), most=most, first=first))
         self._portion_of = {
             frame: number for number, portion in enumerate(self._portions) for frame in portion
         }
@@ -173,17 +173,17 @@ class FrameSource:
             if self._reading is not None:
                 self._reading.forget()
             if self._next is None or not self._next.brings(unit):
-                self._next = self._read([unit, *ahead])
+                self._next = self._read([unit, *ahead], urgent=True)
             self._reading, self._next = self._next, None
         reading = self._reading
         later = [one for one in ahead if not reading.brings(one)]
         if later and (self._next is None or not self._next.brings(later[0])):
-            self._next = self._read(later)
+            self._next = self._read(later, urgent=False)
 
-    def _read(self, units: Sequence[Unit]) -> _Reading:
+    def _read(self, units: Sequence[Unit], *, urgent: bool) -> _Reading:
         """Begin to fetch the first unit, and those behind it that are of the same file."""
         same = takewhile(lambda one: one.frames is units[0].frames, units)
-        return _Reading(self._packs, list(same))
+        return _Reading(self._packs, list(same), urgent=urgent)
 
     def stored(self, wanted: Sequence[int]) -> Iterator[tuple[int, Buffer]]:
         """(frame, stored bytes) of the wanted frames, in this order."""
