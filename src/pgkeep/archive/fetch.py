@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from pgkeep.storage.interface import Store
 
 
-_NO_HISTORY = "00000001.history"
-
-
 class PlannedWalMissing(ArchiveError):
     """The store says that a file does not exist which the restore counts on."""
 
@@ -51,23 +48,6 @@ class FetchSource(NamedTuple):
     cluster: LocalCluster
     layout: Layout
     any_magic: bool = False
-
-
-def check_may_be_given(name: str, plan: WalPlan | None) -> None:
-    """Raise ``WalNotFound`` for a file that is absent whatever a store says.
-
-    That is a segment of another branch than the one which the plan leads along, and the one file
-    that no server ever writes: a server that is promoted from timeline 1 asks for that
-    timeline's history all the same, and a store that is away must not fail promotion.
-    """
-    if name == _NO_HISTORY:
-        raise WalNotFound(f"{name} does not exist: timeline 1 has no ancestors.", segment=name)
-    if plan is not None and plan.forbids(name):
-        raise WalNotFound(
-            f"{name} does not lie on the way to this recovery's target.",
-            why="Its timeline was left before.",
-            segment=name,
-        )
 
 
 def fetch_file(

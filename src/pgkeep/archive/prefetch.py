@@ -51,10 +51,10 @@ class Spool:
         cls, state: Path, *, pgdata: str, url: str, cluster: str, system_identifier: int
     ) -> Spool:
         """Where it lies below the state directory ``state``."""
-        from hashlib import sha256
+        from blake3 import blake3  # hashlib would load all of OpenSSL
 
         whose = "\n".join((os.path.realpath(pgdata), url, cluster, str(system_identifier)))
-        digest = sha256(whose.encode("utf-8", "surrogateescape")).hexdigest()
+        digest = blake3(whose.encode("utf-8", "surrogateescape")).hexdigest()
         return cls(state / "prefetch" / digest[:24])
 
     # -- the side of wal-fetch ---------------------------------------------------------------

@@ -77,8 +77,7 @@ class _Fetch:
 
     def run(self) -> None:
         """Serve the file from the spool or from the store."""
-        from pgkeep.archive.fetch import check_may_be_given
-        from pgkeep.repository.wal_plan import WalPlan
+        from pgkeep.repository.wal_plan import WalPlan, check_may_be_given
 
         text = self._options.value("plan")
         plan = WalPlan.parse(text) if text is not None else None

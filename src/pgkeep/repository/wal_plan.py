@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pgkeep.errors import UsageError
+from pgkeep.errors import UsageError, WalNotFound
 from pgkeep.postgres.wal_name import WalKind, next_segment, parse_wal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_NO_HISTORY = "00000001.history"
 
 
 class SegmentRange(NamedTuple):
@@ -115,3 +118,20 @@ def _malformed(item: str, why: str) -> UsageError:
         remedy="pgkeep restore writes the plan; restore again, or take --plan out of "
         "restore_command (then an absent file ends recovery).",
     )
+
+
+def check_may_be_given(name: str, plan: WalPlan | None) -> None:
+    """Raise ``WalNotFound`` for a file that is absent whatever a store says.
+
+    That is a segment of another branch than the one which the plan leads along, and the one file
+    that no server ever writes: a server that is promoted from timeline 1 asks for that
+    timeline's history all the same, and a store that is away must not fail promotion.
+    """
+    if name == _NO_HISTORY:
+        raise WalNotFound(f"{name} does not exist: timeline 1 has no ancestors.", segment=name)
+    if plan is not None and plan.forbids(name):
+        raise WalNotFound(
+            f"{name} does not lie on the way to this recovery's target.",
+            why="Its timeline was left before.",
+            segment=name,
+        )
