@@ -239,3 +239,13 @@ def test_place_of_last_resort_is_refused_when_it_is_a_link_or_somebody_elses(
 
 def test_settings_type_is_what_the_table_says() -> None:
     assert {setting.name for setting in SETTINGS} < set(Settings.__annotations__)
+
+
+@pytest.mark.parametrize(
+    "text", ["host=db1 password=Sesam-42", "postgresql://me:Sesam-42@db1/postgres"]
+)
+def test_a_password_in_the_way_to_the_primary_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match="passfile=") as caught:
+        load_settings({"PGKEEP_PRIMARY": text})
+    assert "Sesam" not in str(caught.value)
+    assert load_settings({"PGKEEP_PRIMARY": "host=db1,db2 user=me"}).primary

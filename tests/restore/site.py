@@ -18,7 +18,7 @@ from typing import Any
 from pgkeep.backup.run import BackupOptions, BackupReport, run_backup
 from pgkeep.postgres.connection import connect
 from pgkeep.postgres.datadir import read_control
-from pgkeep.progress import Silent
+from pgkeep.progress import Progress, Silent
 from pgkeep.repository.host import HostState
 from pgkeep.repository.identity import (
     Repository,
@@ -80,7 +80,13 @@ class Site:
     def archive_command(self) -> str:
         return f"{pgkeep_program()} --config {self.config} wal-push %p"
 
-    def backup(self, server: PgServer | None = None, **options: Any) -> BackupReport:
+    def backup(
+        self,
+        server: PgServer | None = None,
+        *,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> BackupReport:
         """A backup of the server, all of whose WAL is stored."""
         server = server or self.server
         defaults = BackupOptions("main", 2, 1, "test", pgdata=str(server.pgdata))
@@ -92,7 +98,10 @@ class Site:
         }
         with as_server_user(), connect(parameters) as connection:
             return run_backup(
-                self.repository, connection, replace(defaults, **options), progress=Silent()
+                self.repository,
+                connection,
+                replace(defaults, **options),
+                progress=progress or Silent(),
             )
 
     @property

@@ -21,6 +21,7 @@ from tests.factory import ServerFactory
 from tests.program import pgkeep_program
 from tests.server_user import server_user
 from tests.servers import PgServer
+from tests.standbys import make_standby
 
 # What only says something on a standby, or where a library has a version to tell.
 MAY_BE_UNKNOWN = {"archive_library", "libc_collation_version", "icu_collation_version"}
@@ -216,3 +217,26 @@ def test_own_archive_command_of_an_earlier_version_is_replaced() -> None:
 def test_longer_archive_timeout_of_the_user_is_left_alone() -> None:
     now = ArchiveSettings("replica", "on", "new", "", 300, archives_now=True)
     assert archive_changes(now, "new") == {}
+
+
+@pytest.mark.majors(18)
+def test_a_standby_is_told_what_its_primary_has_to_do(
+    server: PgServer, server_factory: ServerFactory, program: tuple[str, str]
+) -> None:
+    standby = make_standby(server_factory, server)
+    pgkeep = Pgkeep().of(standby)
+    pgkeep("init", "--no-encryption")
+    plan = pgkeep.json("setup", *program)
+    assert not [statement for statement in plan["sql"] if "ROLE" in statement]
+    notes = " ".join(plan["left"])
+    assert "CREATE ROLE pgkeep" in notes
+    assert "PGKEEP_PRIMARY" in notes
+    assert "GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO pgkeep" in notes
+
+    pgkeep.environ["PGKEEP_PRIMARY"] = standby.conninfo
+    assert "which is a standby, too" in " ".join(pgkeep.json("setup", *program)["left"])
+    pgkeep.environ["PGKEEP_PRIMARY"] = server.conninfo
+    done = pgkeep.json("setup", "--apply", *program)
+    assert done["applied"] is True
+    assert "which is a standby, too" not in " ".join(done["left"])
+    assert "wal-push" in standby.psql("SHOW archive_command") or done["needs_restart"]

@@ -24,6 +24,7 @@ from pgkeep.seal.keyring import PageHashKey
 class BackupOptions:
     """How a backup is to be made. ``rate_limit`` in bytes a second, ``archive_timeout`` in
     seconds; ``lease_seconds`` is how long another backup waits for a sign of life of this one.
+    ``primary`` is a connection string for the primary of a standby.
 
     ``cache`` is the folder where page hashes are kept from one backup to the next; without one they
     are read again from the repository. Every ``read_all_every``-th backup reads all files.
@@ -34,6 +35,7 @@ class BackupOptions:
     level: int
     host: str
     pgdata: str | None = None
+    primary: str | None = None
     rate_limit: int | None = None
     archive_timeout: float = 60.0
     force_version: str | None = None

@@ -61,9 +61,16 @@ def check_archiving(facts: ServerFacts) -> None:
     where = "always" if facts.is_in_recovery else "on"
     # The command itself is not shown: it may hold a password.
     command = "set" if facts.archive_command or facts.archive_library else "empty"
-    raise ArchivingNotWorking(
+    raise not_archiving(
+        f"archive_mode is {facts.archive_mode}, archive_command is {command}.", where=where
+    )
+
+
+def not_archiving(why: str, *, where: str) -> ArchivingNotWorking:
+    """Nobody archives; ``where`` is what ``archive_mode`` has to be."""
+    return ArchivingNotWorking(
         "The server does not archive its WAL, so no backup of it could be restored.",
-        why=f"archive_mode is {facts.archive_mode}, archive_command is {command}.",
+        why=why,
         remedy=f"Set archive_mode = {where} (needs a restart) and archive_command = "
         "'pgkeep wal-push %p'; pgkeep setup prints all that is needed.",
     )
@@ -241,7 +248,8 @@ def _remedy(state: ArchiverState | None) -> str:
     if state is not None and state.in_recovery:
         return (
             "A standby cannot finish a WAL segment: run SELECT pg_switch_wal() on the primary, and "
-            "the backup again. On a quiet primary, set archive_timeout there."
+            "the backup again. To have that done by the backup, set PGKEEP_PRIMARY to a connection "
+            "string of the primary. If its segments do not arrive, look into its log."
         )
     return (
         "Read the server's log for the message of archive_command, mend it, and run the "

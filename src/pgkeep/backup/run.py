@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pgkeep.backup.attempt import Attempt
 from pgkeep.backup.attempt import BackupOptions as BackupOptions
+from pgkeep.backup.filling import check_ways
 from pgkeep.backup.prepare import find_data_directory
-from pgkeep.backup.proof import check_archiving
 from pgkeep.backup.steps import BackupReport as BackupReport
 from pgkeep.backup.steps import make_backup
 from pgkeep.backup.throttle import lower_priority
@@ -43,7 +43,7 @@ def run_backup(
     facts = connection.server_facts()
     directory = find_data_directory(facts, options.pgdata, force_version=options.force_version)
     check_system(repository.store, options.cluster, facts.system_identifier)
-    check_archiving(facts)
+    check_ways(facts, connection, options.primary)
     if options.low_priority:
         lower_priority()
     attempt = Attempt(

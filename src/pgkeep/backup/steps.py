@@ -12,6 +12,7 @@ from pgkeep.backup.beginning import Beginning
 from pgkeep.backup.choosing import Wanted, choose_parents
 from pgkeep.backup.copied import CopiedFile
 from pgkeep.backup.copy import Copier, CopyFormat
+from pgkeep.backup.filling import Filling
 from pgkeep.backup.hash_cache import HashReader, HashWriter
 from pgkeep.backup.history import ensure_history
 from pgkeep.backup.mapping import MapCollector
@@ -150,7 +151,9 @@ class _Steps:
     ) -> None:
         self._attempt, self._connection, self._pin = attempt, connection, pin
         self._stream, self._parents, self._cache = stream, parents, cache
+        self._filling = Filling(attempt, connection)
         self._proof: Arrival | None = None
+        self._unproved: StartedBackup | None = None
         self._collector = MapCollector(
             stream, attempt.manifest, page_size=attempt.facts.block_size, keep_blocks=True
         )
@@ -162,10 +165,7 @@ class _Steps:
         stopped = self._stop(session, started)
         self._add_packs()
         self._describe(source)
-        attempt.progress.phase("waiting for the backup's last WAL to arrive")
-        arrival = self._arrival(started, stopped.stop_lsn)
-        self._cache.save()  # it is of this attempt, which need not become a backup
-        arrival.wait(keepalive=self._pin.renew)
+        self._wait_for_wal(session, started, stopped)
         head = publish(attempt, started, stopped, pin=self._pin)
         failed = tuple(sorted(self._collector.failed))
         return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
@@ -183,10 +183,9 @@ class _Steps:
             pgdata=attempt.directory.path,
             host=attempt.options.host,
         )
-        if not started.from_standby:
-            attempt.progress.phase("checking that WAL arrives in the repository")
-            session.switch_wal()
-            self._proof = self._arrival(started, started.start_lsn, impatient=True)
+        attempt.progress.phase("checking that WAL arrives in the repository")
+        self._filling.begin(session, started)
+        self._unproved = started
         return started
 
     def _copy(self, session: BackupSession, started: StartedBackup) -> Source:
@@ -210,21 +209,26 @@ class _Steps:
             session.keepalive()
             self._pin.renew()
             unfinished.publish_when_due()
-            return self._prove()
+            return self._prove(session)
 
         try:
-            copier.copy(files, done=self._done, keepalive=keepalive, first=self._prove())
+            copier.copy(files, done=self._done, keepalive=keepalive, first=self._prove(session))
         finally:
             unfinished.close()
         attempt.copy_seconds = time.monotonic() - before
         return source
 
-    def _prove(self) -> float | None:
-        """Whether WAL arrives; seconds until another look, None when that is certain.
+    def _prove(self, session: BackupSession) -> float | None:
+        """Whether WAL arrives; seconds until another look, None when that is certain, or when
+        nothing can have arrived yet.
 
         The copy need not wait for it, and what is copied before a refusal is not lost. Nor is a
         store waited for that does not answer, since the session has to be looked after.
         """
+        started = self._unproved
+        if started is not None and self._filling.is_begun(session, started):
+            self._proof = self._arrival(started, started.start_lsn, impatient=True)
+            self._unproved = None
         if self._proof is None:
             return None
         try:
@@ -328,19 +332,52 @@ class _Steps:
         manifest.add_fact("hash", {"kind": kind, "shown": shown.hex()})
         manifest.add_fact("reading", {"since_whole": self._parents.since_whole_read})
 
-    def _arrival(self, started: StartedBackup, stop: Lsn, *, impatient: bool = False) -> Arrival:
+    def _wait_for_wal(
+        self, session: BackupSession, started: StartedBackup, stopped: StoppedBackup
+    ) -> None:
+        """Until all WAL of the backup is stored. Raises as ``Arrival.wait``, ``WalConflict``."""
+        attempt, stop = self._attempt, stopped.stop_lsn
+        last = self._segments(started, stop)[-1]
+        attempt.progress.phase(
+            f"waiting for {last} to be archived (SELECT pg_switch_wal() on the primary ends it)"
+            if started.from_standby and attempt.options.primary is None
+            else "waiting for the backup's last WAL to arrive"
+        )
+        with self._filling.end(started, stop) as archiver:
+            arrival = self._arrival(
+                started,
+                stop,
+                archiver=archiver,
+                seconds=self._filling.patience_seconds(started),
+            )
+            self._cache.save()  # it is of this attempt, which need not become a backup
+            arrival.wait(keepalive=self._pin.renew)
+        self._filling.check_content(session, started, last)
+
+    def _segments(self, started: StartedBackup, stop: Lsn) -> list[str]:
+        size = self._attempt.facts.wal_segment_size
+        return list(segments_between(started.start_lsn, stop, started.timeline, size))
+
+    def _arrival(
+        self,
+        started: StartedBackup,
+        stop: Lsn,
+        *,
+        impatient: bool = False,
+        archiver: ServerConnection | None = None,
+        seconds: float | None = None,
+    ) -> Arrival:
         """Of the WAL from the start to ``stop``. ``impatient``, the store is asked once a look."""
         attempt = self._attempt
         store = attempt.repository.store
-        size = attempt.facts.wal_segment_size
-        # A standby's WAL is the primary's, which archives it, too.
+        # What a standby has yet to archive, its primary may have.
         due = None if started.from_standby else attempt.directory.path / "pg_wal/archive_status"
         return Arrival(
             attempt.repository._replace(store=store.impatient() if impatient else store),
             attempt.layout,
-            list(segments_between(started.start_lsn, stop, started.timeline, size)),
-            timeout_seconds=attempt.options.archive_timeout,
-            connection=self._connection,
+            self._segments(started, stop),
+            timeout_seconds=attempt.options.archive_timeout if seconds is None else seconds,
+            connection=archiver or self._connection,
             due=due,
         )
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pgkeep.storage.outage import Outages
     from pgkeep.storage.stop import Stop
 
+# What restore calls so is whom a new standby streams from.
+_NO_OPTION = frozenset({"primary"})
+
 
 class Context:
     """The surroundings of one command. ``program`` is how this very program can be called again,
@@ -53,7 +56,7 @@ class Context:
         overrides = {
             setting.name: getattr(self.args, setting.name, None)
             for setting in SETTINGS
-            if not setting.secret
+            if not setting.secret and setting.name not in _NO_OPTION
         }
         config = getattr(self.args, "config", None)
         settings = load_settings(self.environ, overrides=overrides, config_file=config)

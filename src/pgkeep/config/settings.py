@@ -37,6 +37,7 @@ class Settings:
     passphrase: str | None
     host_key: str | None
     pgdata: str | None
+    primary: str | None
     state: str | None
     jobs: int
     level: int

@@ -103,6 +103,15 @@ SETTINGS: tuple[Setting, ...] = (
         shown_default="what the server says",
     ),
     Setting(
+        "primary",
+        "conninfo",
+        None,
+        "Where a backup of a standby finds the primary, which it has end its last WAL segment: a "
+        "connection string of libpq, without a password. The role may call pg_switch_wal() there.",
+        "host=db1,db2 target_session_attrs=read-write",
+        shown_default="none: the segment is waited for",
+    ),
+    Setting(
         "state",
         "path",
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,16 @@ def _seconds(value: object) -> int:
     return int(digits) * _SECONDS[unit]
 
 
+def _conninfo(value: object) -> str:
+    # Not parsed by libpq here, which wal-push would have to load.
+    text = _text(value)
+    if re.search(r"\bpassword\s*=|://[^/@]*:[^/@]*@", text):
+        raise ValueError(
+            "a password does not belong here; let it name a passfile=, or a service= of the user"
+        )
+    return text
+
+
 def _endpoint(value: object) -> str:
     text = _text(value).rstrip("/")
     scheme, _, host = text.partition("://")
@@ -129,6 +140,7 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "size": _size,
     "seconds": _seconds,
     "endpoint": _endpoint,
+    "conninfo": _conninfo,
     "addressing": _addressing,
     "encryption": _encryption,
     "moment": _moment,
@@ -141,7 +153,8 @@ def parse(setting: Setting, value: object, where: str, *, relative: bool = True)
     try:
         parsed = PARSERS[setting.kind](value)
     except ValueError as error:
-        shown = "" if setting.secret else f" ({value!r})"
+        may_hold_secret = setting.secret or setting.kind == "conninfo"
+        shown = "" if may_hold_secret else f" ({value!r})"
         example = f" for example {setting.example}" if setting.example else ""
         raise ConfigError(
             f"{where} cannot be used{shown}: {error}.",

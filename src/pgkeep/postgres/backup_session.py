@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from pgkeep.errors import ServerError
+from pgkeep.postgres.label import parse_backup_label
 from pgkeep.postgres.lsn import Lsn, Timeline
+from pgkeep.postgres.standby_backup import check_begun, check_timeline, explained, promoted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -106,11 +108,18 @@ class BackupSession:
         if self._started:
             raise ValueError("this session has begun a backup already")
         in_recovery = bool(self._connection.value("SELECT pg_is_in_recovery()"))
-        started_at, lsn = self._connection.row(
-            "SELECT clock_timestamp(), pg_backup_start(label => %s, fast => %s)::text",
-            (label, fast),
-        )
+        try:
+            started_at, lsn = self._connection.row(
+                "SELECT clock_timestamp(), pg_backup_start(label => %s, fast => %s)::text",
+                (label, fast),
+            )
+        except ServerError as error:
+            if in_recovery:
+                raise explained(error, self._connection) from error.__cause__
+            raise
         checkpoint = self.control_checkpoint()
+        if in_recovery:
+            check_begun(self._connection, checkpoint.timeline)
         self._started = StartedBackup(
             start_lsn=Lsn.parse(lsn),
             timeline=checkpoint.timeline,
@@ -120,17 +129,23 @@ class BackupSession:
         return self._started
 
     def keepalive(self) -> None:
-        """Make sure that the session lives and the server was not promoted meanwhile.
+        """Make sure that the session lives, and that a standby is still one, of the same timeline.
 
         Raises ServerError, after which the backup is lost.
         """
         in_recovery = bool(self._connection.value("SELECT pg_is_in_recovery()"))
-        if self._started and self._started.from_standby and not in_recovery:
-            raise ServerError(
-                "The standby was promoted during the backup.",
-                why="A backup that spans a promotion cannot be recovered.",
-                remedy="Start the backup again; it will reuse what was already stored.",
+        if self._started and self._started.from_standby:
+            if not in_recovery:
+                raise promoted()
+            check_timeline(self._connection, self._started.timeline)
+
+    def replayed(self) -> Lsn:
+        """Up to where a standby has replayed WAL, or received it. Raises ServerError."""
+        return Lsn.parse(
+            self._connection.value(
+                "SELECT greatest(pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn())::text"
             )
+        )
 
     def stop(self) -> StoppedBackup:
         """End the backup, without waiting for the archiver. Raises ServerError.
@@ -142,12 +157,20 @@ class BackupSession:
             raise ValueError("there is no backup to stop")
         # Paths in the map are bytes of the file system; the detour through bytea keeps them
         # from being read as text in the client's encoding.
-        lsn, label, links, stopped_at = self._connection.row(
-            "SELECT lsn::text, convert_to(labelfile, getdatabaseencoding()), "
-            "convert_to(spcmapfile, getdatabaseencoding()), clock_timestamp() "
-            "FROM pg_backup_stop(wait_for_archive => false)"
-        )
+        try:
+            lsn, label, links, stopped_at = self._connection.row(
+                "SELECT lsn::text, convert_to(labelfile, getdatabaseencoding()), "
+                "convert_to(spcmapfile, getdatabaseencoding()), clock_timestamp() "
+                "FROM pg_backup_stop(wait_for_archive => false)"
+            )
+        except ServerError as error:
+            if self._started.from_standby:
+                raise explained(error, self._connection) from error.__cause__
+            raise
         self._stopped = True
+        if self._started.from_standby:
+            # The label's: a restart point may have come between the start and our question.
+            check_timeline(self._connection, parse_backup_label(bytes(label)).timeline)
         return StoppedBackup(
             stop_lsn=Lsn.parse(lsn),
             label_file=bytes(label),

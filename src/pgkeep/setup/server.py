@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
+from pgkeep.errors import ServerError
 from pgkeep.postgres.privileges import backup_privileges
 from pgkeep.setup.archiving import (
     ARCHIVE_TIMEOUT_SECONDS,
@@ -35,7 +36,8 @@ class SetupRequest:
     """What is wanted. ``program`` by absolute path; ``config_file`` is what it is called with.
 
     ``config_text`` is what is to stand in that file, None when it is the user's own.
-    ``system_user`` is the operating system's name of the data directory's owner.
+    ``system_user`` is the operating system's name of the data directory's owner. ``primary`` is
+    how the primary of a standby is reached.
     """
 
     role: str
@@ -44,6 +46,7 @@ class SetupRequest:
     config_text: str | None
     system_user: str
     replace_archive_command: bool = False
+    primary: str | None = None
 
     @property
     def archive_command(self) -> str:
@@ -89,7 +92,10 @@ def plan_setup(connection: ServerConnection | None, request: SetupRequest) -> Se
     """
     draft = _Draft()
     _plan_config_file(draft, request)
-    _plan_role(draft, connection, request)
+    if connection is not None and connection.value("SELECT pg_is_in_recovery()"):
+        _plan_standby(draft, connection, request)
+    else:
+        _plan_role(draft, connection, request)
     _plan_access(draft, connection, request)
     _plan_archiving(draft, connection, request)
     return SetupPlan(tuple(draft.steps), tuple(draft.notes), draft.restart, draft.reload)
@@ -138,6 +144,36 @@ def _plan_role(draft: _Draft, connection: ServerConnection | None, request: Setu
         draft.steps.append(
             Step("rights", "to read settings and to start and stop a backup", sql=tuple(grants))
         )
+
+
+def _plan_standby(draft: _Draft, connection: ServerConnection, request: SetupRequest) -> None:
+    """What a standby has from its primary, or needs of it, and cannot be given here."""
+    from pgkeep.postgres.primary import connect_primary
+
+    there = _Draft()
+    _plan_role(there, connection, request)
+    if there.steps:
+        sql = "; ".join(statement for step in there.steps for statement in step.sql)
+        draft.notes.append(
+            "This is a standby, which gets role and rights from its primary. Run pgkeep setup "
+            f"there, or: {sql};"
+        )
+    draft.notes.append(
+        "While this is a standby, the primary archives. To archive here as well: "
+        "archive_mode = always."
+    )
+    if request.primary is None:
+        draft.notes.append(
+            "A backup of a standby ends in a WAL segment that only the primary can finish. Set "
+            "PGKEEP_PRIMARY to a connection string of it, or run SELECT pg_switch_wal() there "
+            "whenever a backup waits."
+        )
+        return
+    system = int(connection.value("SELECT system_identifier FROM pg_control_system()"))
+    try:
+        connect_primary(request.primary, connection, system & 0xFFFFFFFFFFFFFFFF).connection.close()
+    except ServerError as error:
+        draft.notes.append(str(error))
 
 
 def _role_attributes(connection: ServerConnection | None, role: str) -> tuple[bool, bool] | None:

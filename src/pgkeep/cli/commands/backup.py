@@ -30,6 +30,7 @@ EXAMPLES = (
     ("pgkeep backup", "of the server that PGHOST, PGPORT and the settings name"),
     ("pgkeep backup --note 'before the move'", "with a word on why"),
     ("pgkeep backup --full", "every page again, whatever is stored already"),
+    ("PGKEEP_PRIMARY='host=db1' pgkeep backup", "of a standby; the primary ends its last segment"),
     ("pgkeep backup --rate-limit 100MiB --jobs 1", "gently"),
 )
 _SHOWN_PAGES = 20
@@ -100,6 +101,7 @@ def run(context: Context, args: Namespace) -> int:
         level=settings.level,
         host=socket.gethostname(),
         pgdata=settings.pgdata,
+        primary=settings.primary,
         rate_limit=settings.rate_limit,
         archive_timeout=settings.archive_timeout,
         force_version=settings.force_version,

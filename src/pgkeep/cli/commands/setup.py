@@ -112,6 +112,7 @@ def _request(
         config_text=text,
         system_user=_user_name(context.owner_uid),
         replace_archive_command=args.replace_archive_command,
+        primary=settings.primary,
     )
 
 
