@@ -29,7 +29,7 @@ class Installation:
     major: int
     version: str
     bin_dir: Path
-    # "system" or "embedded"
+    # "system", "embedded", or the name of a build for tests
     origin: str
 
     def program(self, name: str) -> Path:

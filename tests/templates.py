@@ -32,7 +32,8 @@ _CRC_OFFSETS = range(200, 508, 4)
 def template(installation: Installation, *, checksums: bool, wal_segsize_mb: int) -> Path:
     """A data directory of this kind, fresh from initdb, which nobody may start."""
     root = _template_root()
-    name = f"{installation.major}-{'sums' if checksums else 'plain'}-{wal_segsize_mb}"
+    kind = f"{installation.major}-{installation.origin}"
+    name = f"{kind}-{'sums' if checksums else 'plain'}-{wal_segsize_mb}"
     options = ["--data-checksums"] if checksums else []
     if not checksums and installation.major >= 18:
         options = ["--no-data-checksums"]

@@ -98,6 +98,9 @@ def write_settings(
     if copy:
         settings |= dict(copy_settings(major))
     settings |= dict(raised_limits(control, _configured_limits(extras, before)))
+    if _has_tablespace_in_place(extras.into):
+        # Recovery ends in a panic where a tablespace is no link (CheckTablespaceDirectory).
+        settings["allow_in_place_tablespaces"] = "on"
     extras.write_text(AUTO_CONF, set_settings(remove_recovery_settings(before), settings))
     standby = plan.options.standby is not None
     extras.write("standby.signal" if standby else "recovery.signal", b"")
@@ -107,6 +110,13 @@ def write_settings(
     if copy:
         extras.write_text(ADOPT_CONF, adopt_conf(before))
     return settings
+
+
+def _has_tablespace_in_place(into: Path) -> bool:
+    spaces = into / "pg_tblspc"
+    return spaces.is_dir() and any(
+        path.name.isdecimal() and not path.is_symlink() for path in spaces.iterdir()
+    )
 
 
 def _recovery(plan: RestorePlan, commands: tuple[str, str]) -> list[tuple[str, str]]:

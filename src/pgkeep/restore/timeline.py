@@ -7,6 +7,9 @@ several of those are alive, the user decides.
 
 A timeline that has children is over if its last segment was pushed before its youngest child was
 born (that is: before the child's history file was pushed). If it went on, there are two servers.
+It did not if that last segment is the one in which the child left it, and holds nothing behind: a
+standby that archives (``archive_mode = always``) and goes over to the child pushes what it has of
+that segment, under the full name.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from functools import partial
 
 from pgkeep.errors import AmbiguousTimeline, TargetNotReachable
 from pgkeep.postgres.history import TimelineHistory, parse_history
-from pgkeep.postgres.wal_name import history_name
+from pgkeep.postgres.wal_name import history_name, previous_segment_number
 from pgkeep.repository.catalogue import Backup
 from pgkeep.repository.wal import read_wal_header
 from pgkeep.repository.wal_inventory import WalInventory, timelines_after
-from pgkeep.restore.search import Segment, WalReader, read_wal_file
+from pgkeep.restore.search import Segment, WalReader, look_at_tail, read_wal_file
 from pgkeep.storage.together import each, together
 from pgkeep.units import from_utc_text, show_moment
 
@@ -49,7 +52,13 @@ def choose_timeline(reader: WalReader, inventory: WalInventory, newest: Backup) 
     _refuse_unknown(inventory, base)
     candidates = timelines_after(inventory.histories, base)
     branches = each(partial(_branch, reader, inventory), candidates)
-    live = [branch for branch in branches if not _is_over(branch, branches, inventory)]
+    live = [
+        branch
+        for branch in branches
+        if not (
+            _is_over(branch, branches, inventory) or _ends_at_fork(reader, inventory, branch)
+        )
+    ]
     if len(live) == 1:
         return live[0].timeline
     shown = "; ".join(map(_describe, live))
@@ -119,6 +128,25 @@ def _is_over(branch: Branch, branches: Sequence[Branch], inventory: WalInventory
     children = timelines_after(inventory.histories, branch.timeline)[1:]
     births = [other.born for other in branches if other.timeline in children and other.born]
     return bool(births) and (branch.last_pushed is None or branch.last_pushed <= max(births))
+
+
+def _ends_at_fork(reader: WalReader, inventory: WalInventory, branch: Branch) -> bool:
+    """Whether nothing was written behind the place where the last child left this timeline."""
+    forks = [
+        ancestor.end
+        for child in timelines_after(inventory.histories, branch.timeline)[1:]
+        for ancestor in inventory.histories[child].ancestors
+        if ancestor.timeline == branch.timeline and ancestor.end is not None
+    ]
+    numbers = inventory.segments.get(branch.timeline)
+    if not forks or not numbers:
+        return False
+    fork = max(forks)
+    last = Segment(branch.timeline, numbers[-1])
+    if last.number != previous_segment_number(fork, reader.segment_size):
+        return False
+    written = look_at_tail(reader, [last]).last_record
+    return written is None or written < fork
 
 
 def _describe(branch: Branch) -> str:

@@ -927,7 +927,7 @@ RESTORE_COMMAND = (
 )
 
 
-def recovery_settings(timeline: int) -> str:
+def recovery_settings(timeline: int, *, in_place: bool) -> str:
     """Lines after which the server recovers to the end, and is a copy that disturbs nobody."""
     pairs = {
         "restore_command": RESTORE_COMMAND,
@@ -944,6 +944,7 @@ def recovery_settings(timeline: int) -> str:
         "primary_slot_name": "",
         "synchronous_standby_names": "",
         "max_logical_replication_workers": "0",
+        **({"allow_in_place_tablespaces": "on"} if in_place else {}),
     }
     lines = [f"{name} = '{value}'" for name, value in pairs.items()]
     return "\n# Written by pgkeep's rescue.py; the last value of a setting wins.\n" + (
@@ -1081,7 +1082,10 @@ def write_backup(
     notes = write_outside(target, outside)
     write_wal(target, archive, way)
     target.whole(ADOPT, auto)
-    target.whole("postgresql.auto.conf", auto + recovery_settings(way.timeline).encode())
+    # A tablespace that is no link makes recovery panic without it.
+    in_place = any(re.fullmatch(rb"pg_tblspc/\d+", p) and p not in spaces for p, _ in directories)
+    settings = recovery_settings(way.timeline, in_place=in_place)
+    target.whole("postgresql.auto.conf", auto + settings.encode())
     target.whole("recovery.signal", b"")
     target.whole("pgkeep.copy", copy_mark(backup))
     target.sync()

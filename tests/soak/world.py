@@ -1,0 +1,203 @@
+"""One cluster, its standby, its repository, and what may happen to them, one step after another."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from pgkeep.postgres.history import parse_history
+from pgkeep.postgres.standby import Standby
+from pgkeep.progress import Silent
+from pgkeep.verify.run import VerifyOptions, verify
+from tests.digest import assert_same_digest, cluster_digest
+from tests.factory import ServerFactory
+from tests.installations import Installation
+from tests.load import Load, prepare_pgbench
+from tests.program import pgkeep_program
+from tests.restore.site import BY, Site
+from tests.restore.verifybackup import verify_backup
+from tests.server_user import popen_as_server_user, run_as_server_user
+from tests.soak.changes import Changes
+from tests.soak.moments import KINDS, Moment, record_moment
+from tests.standbys import caught_up, make_standby, promote
+
+_CONF: dict[str, str | int] = {
+    "track_commit_timestamp": "on",
+    "wal_retrieve_retry_interval": "100ms",
+}
+
+_RESTORE_POINT_BYTES = 200  # at most, with what precedes it
+
+
+class World:
+    """Everything random is drawn from ``seed`` before it is done. Close it in the end."""
+
+    def __init__(
+        self, installation: Installation, seed: int, *, say: Callable[[str], None]
+    ) -> None:
+        self._chance, self._say = random.Random(seed), say
+        self._factory = ServerFactory(installation)
+        self._site = Site(self._factory, conf=_CONF, sealed=bool(seed % 2))
+        self._primary = self._site.server
+        self._changes = Changes(self._chance)
+        self._moments: list[Moment] = []
+        self._number = 0
+        self._restored: Path | None = None
+        self._changes.prepare(self._primary)
+        prepare_pgbench(self._primary)
+        self._site.backup()
+        self._standby = make_standby(self._factory, self._primary)
+        self.steps = 0
+
+    def step(self) -> None:
+        """Do the next thing."""
+        kinds = {
+            self._change: 7,
+            self._moment: 5,
+            self._backup: 4,
+            self._killed_backup: 2,
+            self._restore: 4,
+            self._fail_over: 1,
+            self._crash: 1,
+            self._verify: 1,
+        }
+        self.steps += 1
+        kind = self._chance.choices(list(kinds), list(kinds.values()))[0]
+        began = time.monotonic()
+        said = kind()
+        name = kind.__name__.strip("_").replace("_", " ")
+        self._say(f"{self.steps:5} {name}: {said} ({time.monotonic() - began:.1f} s)")
+
+    def finish(self) -> None:
+        """Every moment that is known can be gone back to."""
+        self._moment()
+        for moment in self._chance.sample(self._moments, min(2, len(self._moments))):
+            self._restore_to(moment, self._chance.choice(KINDS))
+        self._verify()
+
+    def close(self) -> None:
+        self._factory.close()
+        self._site.close()
+
+    # -- what may happen ----------------------------------------------------------------------
+
+    def _change(self) -> str:
+        return ", ".join(self._changes.some(self._primary))
+
+    def _moment(self) -> str:
+        self._number += 1
+        moment = record_moment(self._primary, f"m{self._number}")
+        self._moments.append(moment)
+        self._primary.wait_archived()
+        return f"{moment.name} at {moment.lsn} on timeline {moment.timeline}"
+
+    def _backup(self) -> str:
+        from_standby = self._chance.random() < 0.4
+        full, under_load = self._chance.random() < 0.15, self._chance.random() < 0.5
+        jobs = self._chance.choice([1, 2, 5])
+        server = self._standby if from_standby else self._primary
+        if from_standby:
+            # It begins at a restart point of the timeline that it follows.
+            self._primary.psql("CHECKPOINT")
+            caught_up(self._standby, self._primary)
+        with Load(self._primary, rate=300) if under_load else nullcontext():
+            report = self._site.backup(server, primary=self._primary.conninfo, full=full, jobs=jobs)
+        assert not report.failed
+        where = "standby" if from_standby else "primary"
+        return f"{report.head.backup}, {report.head.kind}, from the {where}"
+
+    def _killed_backup(self) -> str:
+        after = self._chance.uniform(0.2, 1.2)
+        argv = [pgkeep_program(), "--config", self._site.config, "backup", "--jobs", "2"]
+        process = popen_as_server_user(
+            argv, env=self._primary.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        return f"after {after:.2f} s, exit code {process.returncode}"
+
+    def _restore(self) -> str:
+        if not self._moments:
+            return "no moment yet"
+        moment, kind = self._chance.choice(self._moments), self._chance.choice(KINDS)
+        return self._restore_to(moment, kind)
+
+    def _fail_over(self) -> str:
+        """The standby takes over, perhaps without what came last; a new standby is restored."""
+        clean, with_all = self._chance.random() < 0.5, self._chance.random() < 0.7
+        if with_all:
+            caught_up(self._standby, self._primary)
+        # What is archived counts: moments that the new primary does not have can be gone back to.
+        self._primary.wait_archived()
+        old = self._primary
+        old.stop("fast" if clean else "immediate")
+        promote(self._standby)
+        self._primary = self._site.server = self._standby
+        self._note_lost()
+        self._primary.wait_archived()
+        shutil.rmtree(old.pgdata, ignore_errors=True)
+        self._site.backup(self._primary)
+        self._number += 1
+        # pg_wal of the new primary may be recycled before the standby asks for it.
+        into = f"standby {self._number}"
+        report = self._site.restore(into, standby=Standby(primary=self._primary.conninfo))
+        self._standby = self._factory.adopt(report.plan.options.into).start()
+        caught_up(self._standby, self._primary)
+        lost = sum(moment.lost for moment in self._moments)
+        return f"{'all' if with_all else 'perhaps not all'} was there; {lost} moments left behind"
+
+    def _crash(self) -> str:
+        self._primary.kill9()
+        self._primary.start()
+        return "the primary was killed and recovered"
+
+    def _verify(self) -> str:
+        level = self._chance.choice(["quick", "scrub", "deep"])
+        site = self._site
+        options = VerifyOptions(level, BY)
+        report = verify(site.repository, site.layout, options, progress=Silent())
+        assert not report.problems, report.problems
+        return level
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _restore_to(self, moment: Moment, kind: str) -> str:
+        """Restore, check what was written, recover, compare."""
+        delta = self._restored is not None and self._chance.random() < 0.5
+        wal = self._chance.choice([None, "copied"])
+        by_timeline = moment.lost or self._chance.random() < 0.5
+        if not delta and self._restored is not None:
+            shutil.rmtree(self._restored)
+        said = f"{moment.name} by {kind}{', over a directory' if delta else ''}"
+        report = self._site.restore(
+            "restored",
+            target=moment.asked(kind),
+            timeline=moment.timeline if by_timeline else None,
+            wal=wal,
+            delta=delta,
+        )
+        into = self._restored = report.plan.options.into
+        verify_backup(self._site.server.installation, into)
+        server = self._site.recovered(report)
+        assert_same_digest(moment.digest, cluster_digest(server))
+        server.stop()
+        run_as_server_user([server.program("pg_checksums"), "--check", into])
+        return said
+
+    def _note_lost(self) -> None:
+        """Which moments the new timeline does not have."""
+        timeline = int(self._primary.psql("SELECT pg_walfile_name(pg_current_wal_lsn())")[:8], 16)
+        content = (self._primary.pgdata / "pg_wal" / f"{timeline:08X}.history").read_bytes()
+        history = parse_history(content, timeline)
+        for moment in self._moments:
+            behind = moment.lsn + _RESTORE_POINT_BYTES
+            moment.lost = not history.contains(moment.timeline, behind)
