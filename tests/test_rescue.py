@@ -174,6 +174,8 @@ def test_the_script_knows_former_keys_tablespaces_and_timelines(
     site.server.psql(f"CREATE TABLESPACE fast LOCATION '{place}'")
     oid = site.server.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'")
     site.server.psql("CREATE TABLE t TABLESPACE fast AS SELECT generate_series(1, 5000) i")
+    site.server.psql("SET allow_in_place_tablespaces = on; CREATE TABLESPACE inside LOCATION ''")
+    site.server.psql("CREATE TABLE u TABLESPACE inside AS SELECT generate_series(1, 5000) i")
     site.backup()
     site.server.psql("INSERT INTO t VALUES (0)")
     site.server.wait_archived()

@@ -2,7 +2,8 @@
 
     python3 -m tools.odd_postgres [SOURCE]      build them all and print where they are
 
-``SOURCE`` is a release's unpacked source or its tarball; without one, apt fetches Debian 12's. Each takes one or two minutes, and lies in a folder of its own, which the tests find.
+``SOURCE`` is a release's unpacked source or its tarball; without one, apt fetches Debian 12's. Each
+takes one or two minutes, and lies in a folder of its own, which the tests find.
 """
 
 from __future__ import annotations

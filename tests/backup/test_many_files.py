@@ -70,12 +70,12 @@ def test_fewer_handles_than_files_are_enough_for_backup_and_restore(
 ) -> None:
     site = Site(server_factory)
     limited = f'ulimit -n {HANDLES_OF_A_COMMAND}; exec "$0" "$@"'
-    pgkeep = ["sh", "-c", limited, pgkeep_program(), "--config", site.config]
+    pgkeep: list[str | Path] = ["sh", "-c", limited, pgkeep_program(), "--config", site.config]
     try:
         for jobs in ("8", "2"):
-            argv = [*pgkeep, "backup", "--jobs", jobs, "--read-all"]
+            argv: list[str | Path] = [*pgkeep, "backup", "--jobs", jobs, "--read-all"]
             run_as_server_user(argv, env=site.server.env)
-        for more in ([], ["--delta"]):
+        for more in ((), ("--delta",)):
             argv = [*pgkeep, "restore", "--into", site.root / "back", "--latest", "--jobs", "4"]
             run_as_server_user([*argv, *more])
             verify_backup(site.server.installation, site.root / "back")

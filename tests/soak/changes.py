@@ -41,7 +41,13 @@ class Changes:
         return done
 
     def _kinds(self) -> list[Callable[[PgServer], None]]:
-        kinds = [self._create, self._create, self._large_object, self._checkpoint, self._database]
+        kinds: list[Callable[[PgServer], None]] = [
+            self._create,
+            self._create,
+            self._large_object,
+            self._checkpoint,
+            self._database,
+        ]
         if self._tables:
             kinds += [self._insert, self._insert, self._update, self._update, self._delete]
             kinds += [self._truncate, self._drop, self._index, self._vacuum, self._rewrite]

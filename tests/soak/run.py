@@ -25,6 +25,7 @@ def soak(
     say(f"seed {seed}, {installation}")
     world = World(installation, seed, say=say)
     try:
+        world.begin()
         while (deadline is None or time.monotonic() < deadline) and world.steps != steps:
             world.step()
         world.finish()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+from pgkeep.backup.run import BackupReport
 from pgkeep.postgres.history import parse_history
 from pgkeep.postgres.standby import Standby
 from pgkeep.progress import Silent
@@ -20,9 +23,10 @@ from tests.factory import ServerFactory
 from tests.installations import Installation
 from tests.load import Load, prepare_pgbench
 from tests.program import pgkeep_program
-from tests.restore.site import BY, Site
+from tests.restore.site import BY, Site, as_server_user
 from tests.restore.verifybackup import verify_backup
 from tests.server_user import popen_as_server_user, run_as_server_user
+from tests.servers import PgServer
 from tests.soak.changes import Changes
 from tests.soak.moments import KINDS, Moment, record_moment
 from tests.standbys import caught_up, make_standby, promote
@@ -30,6 +34,7 @@ from tests.standbys import caught_up, make_standby, promote
 _CONF: dict[str, str | int] = {
     "track_commit_timestamp": "on",
     "wal_retrieve_retry_interval": "100ms",
+    "allow_in_place_tablespaces": "on",
 }
 
 _RESTORE_POINT_BYTES = 200  # at most, with what precedes it
@@ -49,11 +54,14 @@ class World:
         self._moments: list[Moment] = []
         self._number = 0
         self._restored: Path | None = None
+        self.steps = 0
+
+    def begin(self) -> None:
+        """A first backup, and a standby."""
         self._changes.prepare(self._primary)
         prepare_pgbench(self._primary)
-        self._site.backup()
+        self._make_backup(self._primary)
         self._standby = make_standby(self._factory, self._primary)
-        self.steps = 0
 
     def step(self) -> None:
         """Do the next thing."""
@@ -78,7 +86,7 @@ class World:
         """Every moment that is known can be gone back to."""
         self._moment()
         for moment in self._chance.sample(self._moments, min(2, len(self._moments))):
-            self._restore_to(moment, self._chance.choice(KINDS))
+            self._say(f"  end restore: {self._restore_to(moment, self._chance.choice(KINDS))}")
         self._verify()
 
     def close(self) -> None:
@@ -107,14 +115,21 @@ class World:
             self._primary.psql("CHECKPOINT")
             caught_up(self._standby, self._primary)
         with Load(self._primary, rate=300) if under_load else nullcontext():
-            report = self._site.backup(server, primary=self._primary.conninfo, full=full, jobs=jobs)
+            report = self._make_backup(server, primary=self._primary.conninfo, full=full, jobs=jobs)
         assert not report.failed
         where = "standby" if from_standby else "primary"
         return f"{report.head.backup}, {report.head.kind}, from the {where}"
 
     def _killed_backup(self) -> str:
         after = self._chance.uniform(0.2, 1.2)
-        argv = [pgkeep_program(), "--config", self._site.config, "backup", "--jobs", "2"]
+        argv: list[str | Path] = [
+            pgkeep_program(),
+            "--config",
+            self._site.config,
+            "backup",
+            "--jobs",
+            "2",
+        ]
         process = popen_as_server_user(
             argv, env=self._primary.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -145,7 +160,7 @@ class World:
         self._note_lost()
         self._primary.wait_archived()
         shutil.rmtree(old.pgdata, ignore_errors=True)
-        self._site.backup(self._primary)
+        self._make_backup(self._primary)
         self._number += 1
         # pg_wal of the new primary may be recycled before the standby asks for it.
         into = f"standby {self._number}"
@@ -164,11 +179,16 @@ class World:
         level = self._chance.choice(["quick", "scrub", "deep"])
         site = self._site
         options = VerifyOptions(level, BY)
-        report = verify(site.repository, site.layout, options, progress=Silent())
+        with as_server_user():  # whose the records are to be
+            report = verify(site.repository, site.layout, options, progress=Silent())
         assert not report.problems, report.problems
         return level
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _make_backup(self, server: PgServer, **options: Any) -> BackupReport:
+        # As the program has it, so that a run sees at once that another one was killed.
+        return self._site.backup(server, host=socket.gethostname(), **options)
 
     def _restore_to(self, moment: Moment, kind: str) -> str:
         """Restore, check what was written, recover, compare."""

@@ -55,9 +55,7 @@ def choose_timeline(reader: WalReader, inventory: WalInventory, newest: Backup) 
     live = [
         branch
         for branch in branches
-        if not (
-            _is_over(branch, branches, inventory) or _ends_at_fork(reader, inventory, branch)
-        )
+        if not (_is_over(branch, branches, inventory) or _ends_at_fork(reader, inventory, branch))
     ]
     if len(live) == 1:
         return live[0].timeline
