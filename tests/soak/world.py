@@ -99,10 +99,7 @@ class World:
         return ", ".join(self._changes.some(self._primary))
 
     def _moment(self) -> str:
-        self._number += 1
-        moment = record_moment(self._primary, f"m{self._number}")
-        self._moments.append(moment)
-        self._primary.wait_archived()
+        moment = self._mark(self._primary)
         return f"{moment.name} at {moment.lsn} on timeline {moment.timeline}"
 
     def _backup(self) -> str:
@@ -147,15 +144,22 @@ class World:
         return self._restore_to(moment, kind)
 
     def _fail_over(self) -> str:
-        """The standby takes over, perhaps without what came last; a new standby is restored."""
-        clean, with_all = self._chance.random() < 0.5, self._chance.random() < 0.7
-        if with_all:
-            caught_up(self._standby, self._primary)
-        # What is archived counts: moments that the new primary does not have can be gone back to.
-        self._primary.wait_archived()
-        old = self._primary
-        old.stop("fast" if clean else "immediate")
+        """The standby takes over, perhaps without what came last, or while the old primary goes on;
+        a new standby is restored."""
+        old, how = self._primary, self._chance.choice(["fast", "immediate", "behind", "split"])
+        # Moments that the new primary does not have are on the old timeline.
+        if how == "behind":
+            _cut_off(self._standby)
+            self._mark(old)
+        else:
+            caught_up(self._standby, old)
+            old.wait_archived()
+        if how != "split":
+            old.stop("fast" if how == "fast" else "immediate")
         promote(self._standby)
+        if how == "split":
+            self._mark(old)
+            old.stop("immediate")
         self._primary = self._site.server = self._standby
         self._note_lost()
         self._primary.wait_archived()
@@ -168,7 +172,7 @@ class World:
         self._standby = self._factory.adopt(report.plan.options.into).start()
         caught_up(self._standby, self._primary)
         lost = sum(moment.lost for moment in self._moments)
-        return f"{'all' if with_all else 'perhaps not all'} was there; {lost} moments left behind"
+        return f"{how}; {lost} moments are left behind"
 
     def _crash(self) -> str:
         self._primary.kill9()
@@ -183,6 +187,15 @@ class World:
             report = verify(site.repository, site.layout, options, progress=Silent())
         assert not report.problems, report.problems
         return level
+
+    def _mark(self, server: PgServer) -> Moment:
+        """A moment, all of whose WAL is stored."""
+        self._number += 1
+        server.psql(f"UPDATE pgbench_accounts SET abalance = {self._number} WHERE aid % 97 = 0")
+        moment = record_moment(server, f"m{self._number}")
+        self._moments.append(moment)
+        server.wait_archived()
+        return moment
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -221,3 +234,11 @@ class World:
         for moment in self._moments:
             behind = moment.lsn + _RESTORE_POINT_BYTES
             moment.lost = not history.contains(moment.timeline, behind)
+
+
+def _cut_off(standby: PgServer) -> None:
+    """Let it get no WAL any more, neither from its primary nor from the repository."""
+    for name in ("primary_conninfo", "restore_command"):
+        standby.psql(f"ALTER SYSTEM SET {name} = ''")
+    standby.reload()
+    standby.wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)")
