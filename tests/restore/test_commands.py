@@ -23,13 +23,13 @@ def test_each_command_names_the_directory_and_asks_no_server() -> None:
 
 
 def test_what_root_restored_is_handled_as_the_owner() -> None:
-    start = start_command(INTO, PG_CTL, owner=BY_ROOT, original_port=None)
+    start = start_command(INTO, PG_CTL, owner=BY_ROOT, port=None)
     for command in (start, *adopt_commands(INTO, PG_CTL, owner=BY_ROOT)):
         assert shlex.split(command)[1:4] == ["-u", "postgres", "--"], command
 
 
 def test_the_server_does_not_keep_the_terminal() -> None:
-    start = start_command(INTO, PG_CTL, owner=OURSELVES, original_port=None)
+    start = start_command(INTO, PG_CTL, owner=OURSELVES, port=None)
     assert shlex.split(start)[-3:-1] == ["-l", str(INTO / "pgkeep.start.log")]
 
 
@@ -38,5 +38,5 @@ def test_a_copy_beside_its_running_original_gets_a_port_that_nobody_has() -> Non
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         assert free_port(port) > port
-        start = start_command(INTO, PG_CTL, owner=OURSELVES, original_port=port - 1)
+        start = start_command(INTO, PG_CTL, owner=OURSELVES, port=free_port(port))
     assert f"-p {port}" not in shlex.split(start)

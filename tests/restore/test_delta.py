@@ -173,11 +173,11 @@ def test_zeros_of_the_backup_are_zeros_whatever_stood_in_their_place(filled: Sit
 def test_a_killed_restore_is_gone_on_with_from_wherever_it_was(filled: Site) -> None:
     into = filled.root / "killed"
     command: list[str | Path] = [pgkeep_program(), "--config", filled.config]
-    command += ["restore", "--wal", "copied", "--delta"]
+    command += ["restore", "--wal", "copied"]
     chance = random.Random(7)
 
-    def run(seconds: float | None) -> int:
-        with popen_as_server_user([*command, "--into", into], text=True) as process:
+    def run(seconds: float | None, *options: str) -> int:
+        with popen_as_server_user([*command, *options, "--into", into], text=True) as process:
             if seconds is not None:
                 time.sleep(seconds)
                 process.send_signal(signal.SIGKILL)
@@ -189,15 +189,17 @@ def test_a_killed_restore_is_gone_on_with_from_wherever_it_was(filled: Site) -> 
     whole = time.monotonic() - began
     shutil.rmtree(into)
     killed = 0
+    options: list[str] = []
     for _ in range(12):
-        killed += run(whole * chance.uniform(0.3, 1)) != 0
+        killed += run(whole * chance.uniform(0.3, 1), *options) != 0
         if (into / "global" / "pg_control").exists():
             verify_backup(filled.server.installation, into)
+            options = ["--delta"]
         elif into.exists():
             program = filled.server.program("postgres")
             assert run_as_server_user([program, "-D", into], check=False).returncode != 0
     assert killed >= 4
-    assert run(None) == 0
+    assert run(None, *options) == 0
     verify_backup(filled.server.installation, into)
     filled.restore("fresh", wal="copied")
     assert_same_content(into, filled.root / "fresh")

@@ -30,7 +30,9 @@ _SETTINGS = (
     "config_file",
     "data_checksums",
     "data_directory",
+    "dynamic_shared_memory_type",
     "hba_file",
+    "huge_pages",
     "ident_file",
     "listen_addresses",
     "max_connections",
@@ -43,12 +45,14 @@ _SETTINGS = (
     "restore_command",
     "segment_size",
     "server_encoding",
+    "shared_memory_size",
     "shared_preload_libraries",
     "unix_socket_directories",
     "wal_block_size",
     "wal_level",
     "wal_segment_size",
 )
+_BOOTSTRAP_SUPERUSER = 10  # BOOTSTRAP_SUPERUSERID; its name may be any
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class DatabaseFacts:
     recorded_version: str | None
     actual_version: str | None
     allows_connections: bool
+    is_template: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,11 @@ class TablespaceFacts:
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """The server at one moment. Sizes in bytes; None where the role may not read the fact."""
+    """The server at one moment. Sizes in bytes; None where the role may not read the fact.
+
+    What has a default came later: backups made before do not say it. ``superuser`` is the name of
+    the role that ``initdb`` made; ``shared_memory_bytes`` the size of the main segment.
+    """
 
     version_num: int
     version: str
@@ -121,6 +130,10 @@ class ServerFacts:
     databases: tuple[DatabaseFacts, ...]
     tablespaces: tuple[TablespaceFacts, ...]
     extensions: tuple[tuple[str, str], ...]
+    superuser: str | None = None
+    dynamic_shared_memory_type: str | None = None
+    huge_pages: str | None = None
+    shared_memory_bytes: int | None = None
 
     @property
     def major(self) -> int:
@@ -154,6 +167,8 @@ def read_facts(connection: ServerConnection) -> ServerFacts:
         tablespaces=_tablespaces(connection),
         extensions=_extensions(connection),
         shared_preload_libraries=_split_list(settings.get("shared_preload_libraries")),
+        superuser=connection.value(f"SELECT pg_get_userbyid({_BOOTSTRAP_SUPERUSER})"),
+        shared_memory_bytes=_megabytes(settings.get("shared_memory_size")),
         **_texts(settings),
         **_numbers(settings),
     )
@@ -193,6 +208,8 @@ def _texts(settings: Mapping[str, str]) -> dict[str, Any]:
         "restore_command",
         "listen_addresses",
         "unix_socket_directories",
+        "dynamic_shared_memory_type",
+        "huge_pages",
     )
     required = ("wal_level", "archive_mode", "cluster_name")
     found: dict[str, Any] = {name: settings.get(name) for name in optional}
@@ -223,6 +240,10 @@ def _split_list(text: str | None) -> tuple[str, ...] | None:
     return tuple(part.strip().strip('"') for part in text.split(",") if part.strip())
 
 
+def _megabytes(text: str | None) -> int | None:
+    return int(text) << 20 if text else None
+
+
 def _system_identifier(connection: ServerConnection) -> int:
     signed = int(connection.value("SELECT system_identifier FROM pg_control_system()"))
     return signed & 0xFFFFFFFFFFFFFFFF
@@ -235,8 +256,8 @@ def _databases(connection: ServerConnection) -> tuple[DatabaseFacts, ...]:
         # One of two fixed names, for the column was renamed in PostgreSQL 17.
         "SELECT oid::int8, datname, pg_encoding_to_char(encoding), datlocprovider::text, "
         "datcollate, datctype, to_jsonb(d) ->> %s, datcollversion, "
-        "pg_database_collation_actual_version(oid), datallowconn "
-        "FROM pg_database d ORDER BY datname",
+        "pg_database_collation_actual_version(oid), datallowconn, "
+        "datistemplate FROM pg_database d ORDER BY datname",
         (locale,),
     )
     return tuple(
@@ -251,6 +272,7 @@ def _databases(connection: ServerConnection) -> tuple[DatabaseFacts, ...]:
             recorded_version=row[7],
             actual_version=row[8],
             allows_connections=row[9],
+            is_template=row[10],
         )
         for row in rows
     )

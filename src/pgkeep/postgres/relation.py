@@ -70,6 +70,13 @@ def parse_relation_name(name: str) -> RelationFile | None:
     return RelationFile(0, relfilenode, match[2] or "main", segment, None)
 
 
+def database_of(relative_path: str) -> int | None:
+    """The OID of the database in whose directory a path lies, or whose directory it is."""
+    parts = relative_path.split("/")
+    match = _DATABASE_DIRECTORY.fullmatch("/".join(parts[: 2 if parts[0] == "base" else 4]))
+    return None if match is None else int(match["base"] or match["db"])
+
+
 def is_temporary_relation(name: str) -> bool:
     """Whether a name is that of a temporary table, ``t<backend>_<relfilenode>``…"""
     return _TEMPORARY.fullmatch(name) is not None

@@ -21,13 +21,9 @@ START_LOG = "pgkeep.start.log"
 _LAST_PORT = 65535
 
 
-def start_command(
-    into: Path, pg_ctl: str | None, *, owner: Owner, original_port: int | None
-) -> str:
-    """How to start the restored server; on a free port of its own if the original runs here."""
-    options = []
-    if original_port is not None:
-        options = ["-o", f"-p {free_port(original_port + 1)}"]
+def start_command(into: Path, pg_ctl: str | None, *, owner: Owner, port: int | None) -> str:
+    """How to start the restored server; on a port of its own if the original runs here."""
+    options = [] if port is None else ["-o", f"-p {port}"]
     return _as_owner(
         [*_pg_ctl(pg_ctl, into), "-l", str(into / START_LOG), *options, "start"], owner
     )
@@ -42,6 +38,24 @@ def adopt_commands(into: Path, pg_ctl: str | None, *, owner: Owner) -> tuple[str
         [*_pg_ctl(pg_ctl, into), "-l", str(into / START_LOG), "start"],
     )
     return tuple(_as_owner(command, owner) for command in commands)
+
+
+def drop_command(
+    file: Path,
+    pg_ctl: str | None,
+    *,
+    owner: Owner,
+    place: tuple[str, int],
+    database: str,
+    user: str | None,
+) -> str:
+    """How to run the file that drops what was left out. ``place`` is host and port; without them
+    psql would connect to whatever the environment names."""
+    psql = str(Path(pg_ctl).with_name("psql")) if pg_ctl else "psql"
+    host, port = place
+    words = [psql, "-X", "-h", host, "-p", str(port), "-d", database]
+    words += ["-U", user] if user else []
+    return _as_owner([*words, "-f", str(file)], owner)
 
 
 def free_port(first: int) -> int:

@@ -38,8 +38,11 @@ def check_empty(path: Path) -> None:
     if not names:
         return
     why = f"It holds {len(names)} entries, {names[0]!r} among them."
-    if Path(path, UNFINISHED_CONTROL).exists():
-        why = "It holds a restore that was broken off: no server starts from it; --delta goes on."
+    if Path(path, UNFINISHED_CONTROL).exists() or "pgkeep.unfinished" in names:
+        why = (
+            "It holds a restore that was broken off: no server starts from it. It began where "
+            "something stood already, so --delta must be given to go on."
+        )
     raise DirectoryNotEmpty(
         f"{path} is not empty, and was left as it is.",
         why=why,

@@ -12,6 +12,7 @@ from pgkeep.postgres.recovery import Action, RecoveryTarget, render_target_value
 from pgkeep.postgres.standby import Standby
 from pgkeep.repository.catalogue import Backup
 from pgkeep.repository.wal_plan import WalPlan
+from pgkeep.restore.databases import Database, Selection
 from pgkeep.restore.target import AskedTarget, latest
 from pgkeep.units import show_moment
 
@@ -24,7 +25,7 @@ class RestoreOptions:
 
     ``tablespaces`` maps a tablespace's OID or name to the directory it shall have. A ``standby``
     goes on recovering; it has no target and no action. With ``delta`` the directory may hold the
-    cluster already, and what is the same stays.
+    cluster already, and what is the same stays. Databases are named as the backup knows them.
     """
 
     into: Path
@@ -39,6 +40,13 @@ class RestoreOptions:
     tablespaces: Mapping[str, str] = field(default_factory=dict)
     standby: Standby | None = None
     delta: bool = False
+    only_databases: tuple[str, ...] = ()
+    exclude_databases: tuple[str, ...] = ()
+
+    @property
+    def selective(self) -> bool:
+        """Whether some databases may be left out."""
+        return bool(self.only_databases or self.exclude_databases)
 
     @property
     def is_copy(self) -> bool:
@@ -116,10 +124,19 @@ class RestorePlan:
     warnings: tuple[str, ...] = ()
     over: bool = False
     """Whether something stands there that is compared with the backup."""
+    goes_on: bool = False
+    """Whether that is a restore which was broken off, and nothing else."""
+    databases: Selection | None = None
+    """None where all are restored."""
+
+    @property
+    def left_out(self) -> tuple[Database, ...]:
+        return self.databases.left_out if self.databases is not None else ()
 
     @property
     def write_bytes(self) -> int:
-        return self.resolution.backup.head.database_bytes
+        left_out = sum(one.size_bytes for one in self.left_out)
+        return self.resolution.backup.head.database_bytes - left_out
 
     @property
     def stored_bytes(self) -> int:
@@ -161,6 +178,11 @@ class RestorePlan:
             ],
             "copy": self.options.is_copy,
             "delta": self.over,
+            "goes_on": self.goes_on,
+            "databases_left_out": [
+                {"oid": one.oid, "name": one.name, "size_bytes": one.size_bytes}
+                for one in self.left_out
+            ],
             "notes": [*self.notes, *resolution.notes],
             "warnings": [*self.warnings, *resolution.warnings],
         }

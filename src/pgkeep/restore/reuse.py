@@ -9,10 +9,9 @@ it finds of the future, WAL above all, for its own.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +21,8 @@ from pgkeep.postgres.datadir import postmaster_running, read_control
 from pgkeep.postgres.exclusions import WAL_DIRECTORY
 from pgkeep.restore.destination import UNFINISHED_CONTROL, sync_directory
 from pgkeep.restore.syncing import unwritable
+from pgkeep.restore.unfinished import UNFINISHED_MARK, check_idle, read_mark
 
-UNFINISHED_MARK = "pgkeep.unfinished"
 _TABLESPACES = "pg_tblspc"
 
 
@@ -62,8 +61,9 @@ def check_reusable(into: Path, system_identifier: int) -> None:
             remedy="Stop it first. If that is another program with the number of a server that "
             f"crashed, remove {into}/postmaster.pid.",
         )
+    check_idle(into)
     found = _system_of(into)
-    if found == system_identifier:
+    if found == system_identifier or _just_begun(into):
         return
     why = "It is neither a data directory nor an unfinished restore."
     if found is not None:
@@ -90,35 +90,6 @@ def existing_tablespaces(into: Path) -> dict[int, Path]:
     except OSError as error:
         raise unwritable(into / _TABLESPACES, error) from error
     return found
-
-
-def mark_unfinished(into: Path, system_identifier: int, own: Callable[[int], None]) -> None:
-    """Say in the directory, durably, that a restore of this cluster is not done yet."""
-    path = into / UNFINISHED_MARK
-    content = {
-        "pgkeep": 1,
-        "system_identifier": str(system_identifier),
-        "meaning": "A restore into this directory has not come to its end, and no server starts "
-        "from it. Run pgkeep restore again, with --delta, or remove the directory.",
-    }
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            own(file.fileno())
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise unwritable(path, error) from error
-    sync_directory(into)
-
-
-def unmark(into: Path) -> None:
-    """The restore is done, but for the name of ``pg_control``."""
-    try:
-        (into / UNFINISHED_MARK).unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(into / UNFINISHED_MARK, error) from error
-    sync_directory(into)
 
 
 def make_unusable(into: Path) -> None:
@@ -188,6 +159,11 @@ def _is_plain(entry: os.DirEntry[str]) -> bool:
     return entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_nlink == 1
 
 
+def _just_begun(into: Path) -> bool:
+    """Whether there is nothing but a mark that was not written to its end."""
+    return os.listdir(into) == [UNFINISHED_MARK]  # noqa: PTH208
+
+
 def _system_of(into: Path) -> int | None:
     """The system identifier that the directory is known by; None if it has none."""
     try:
@@ -200,7 +176,5 @@ def _system_of(into: Path) -> int | None:
         return parse_control_file((into / UNFINISHED_CONTROL).read_bytes()).system_identifier
     except (OSError, PgkeepError):
         pass
-    try:
-        return int(json.loads((into / UNFINISHED_MARK).read_bytes())["system_identifier"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    mark = read_mark(into)
+    return None if mark is None else mark.system_identifier

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from pgkeep.repository.layout import Layout
 from pgkeep.restore.access import choose_wal_mode
 from pgkeep.restore.alternatives import name_alternatives
 from pgkeep.restore.binaries import find_pg_ctl
-from pgkeep.restore.commands import start_command
+from pgkeep.restore.commands import drop_command, free_port, start_command
+from pgkeep.restore.databases import choose_databases, refuse_selection
 from pgkeep.restore.destination import (
     check_empty,
     find_owner,
@@ -36,12 +38,15 @@ from pgkeep.restore.preflight import look_here, misfits
 from pgkeep.restore.resolve import resolve
 from pgkeep.restore.reuse import check_reusable, existing_tablespaces, holds_something
 from pgkeep.restore.search import WalReader
+from pgkeep.restore.steering import DROP_FILE
 from pgkeep.restore.steps import Restoration
+from pgkeep.restore.unfinished import can_go_on, check_idle
 
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """A restore that ended well. ``start`` and ``adopt`` are command lines for a person."""
+    """A restore that ended well. ``start``, ``adopt`` and ``drop`` (of the databases that were left
+    out) are command lines for a person."""
 
     plan: RestorePlan
     files: int
@@ -51,6 +56,7 @@ class RestoreReport:
     adopt: tuple[str, ...]
     original_runs: bool
     failed_pages: tuple[tuple[str, int], ...]
+    drop: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as fields, for ``--json``."""
@@ -61,6 +67,7 @@ class RestoreReport:
             "seconds": round(self.seconds, 3),
             "start": self.start,
             "adopt": list(self.adopt),
+            "drop": self.drop or None,
             "damaged_pages": [{"file": path, "page": page} for path, page in self.failed_pages],
         }
 
@@ -79,10 +86,13 @@ def plan_restore(
     ``NoSuchBackup``, ``DirectoryNotEmpty``), ``UsageError``, ``LocalIOError``, ``IdentityNeeded``,
     and what the store raises.
     """
-    over = options.delta and holds_something(options.into)
+    goes_on = can_go_on(options.into, layout.system_identifier)
+    over = goes_on or (options.delta and holds_something(options.into))
+    refuse_selection(options, over=over and not goes_on)
     if over:
         check_reusable(options.into, layout.system_identifier)
     else:
+        check_idle(options.into)
         check_empty(options.into)
     owner = find_owner(options.into, options.owner)
     resolution = resolve(repository, layout, options, progress=progress)
@@ -91,6 +101,7 @@ def plan_restore(
     reader = WalReader(repository, layout, segment_size, progress)
     try:
         server = manifest.facts().get("server", {})
+        databases = choose_databases(manifest, server, options)
         refuse_live_tablespaces(reader, resolution, server)
         spaces = place_tablespaces(
             options.into,
@@ -103,7 +114,8 @@ def plan_restore(
     mode, reason = choose_wal_mode(access, repository, owner=owner, wanted=options.wal)
     notes = tuple(f"tablespace {t.name} goes to {t.location} (it was at {t.was})" for t in spaces)
     if over:
-        notes = ("what stands there is compared, and only what differs is written", *notes)
+        before = "a restore that was broken off is gone on with: " if goes_on else ""
+        notes = (f"{before}what stands there is compared, and only what differs is written", *notes)
     here = look_here(resolution.backup.head.postgres_major)
     warnings = (*_warnings_of_standby(options, mode, reason), *misfits(server, here))
     return RestorePlan(
@@ -118,6 +130,8 @@ def plan_restore(
         notes,
         warnings,
         over,
+        goes_on,
+        databases,
     )
 
 
@@ -166,18 +180,32 @@ def run_restore(
             manifest.close()
     pg_ctl = find_pg_ctl(backup.head.postgres_major)
     running = original_runs(work.server_facts)
+    port = int(work.server_facts.get("port") or 5432)
+    if running:
+        port = free_port(port + 1)
     return RestoreReport(
         work.plan,
         len(work.files),
         work.written_bytes,
         time.monotonic() - began,
-        start_command(
-            plan.options.into,
-            pg_ctl,
-            owner=plan.owner,
-            original_port=int(work.server_facts.get("port") or 5432) if running else None,
-        ),
+        start_command(plan.options.into, pg_ctl, owner=plan.owner, port=port if running else None),
         work.adopt,
         running,
         tuple(work.failed_pages),
+        _drop(plan, pg_ctl, work.server_facts, port) if plan.left_out else "",
+    )
+
+
+def _drop(plan: RestorePlan, pg_ctl: str | None, server: Mapping[str, Any], port: int) -> str:
+    """How to drop what was left out; by the socket, which no other machine has."""
+    assert plan.databases is not None
+    sockets = str(server.get("unix_socket_directories") or "").split(",")[0].strip()
+    names = [one.name for one in plan.databases.restored]
+    return drop_command(
+        plan.options.into / DROP_FILE,
+        pg_ctl,
+        owner=plan.owner,
+        place=(sockets or "localhost", port),
+        database="postgres" if "postgres" in names else "template1",
+        user=server.get("superuser"),
     )

@@ -19,6 +19,7 @@ from pgkeep.postgres.exclusions import COPIED_WAL_DIRECTORY, COPY_MARK
 from pgkeep.postgres.recovery import copy_settings, raised_limits, recovery_settings
 from pgkeep.postgres.standby import standby_settings
 from pgkeep.restore.commands import ADOPT_CONF
+from pgkeep.restore.databases import Database
 from pgkeep.restore.extras import Extras
 from pgkeep.restore.plan import FetchAccess, RestorePlan
 
@@ -34,6 +35,15 @@ COPIED_RESTORE_COMMAND = (
 ABSENT_EXIT = 100
 COPIED_END_COMMAND = f"rm -rf {COPIED_WAL_DIRECTORY}"
 FETCH_END_COMMAND = f"rm -rf {FETCH_CONFIG} {FETCH_STATE}"
+DROP_FILE = "pgkeep.drop.sql"
+
+# WAL refers to pages that a database which is left out does not have: a VACUUM marks a page as
+# all-visible without an image of it where neither checksums nor wal_log_hints are on, a hash index
+# locks a bucket. The server takes that for damage and stops, unless it is told not to.
+_IGNORE = "ignore_invalid_pages"
+_STOP_IGNORING = (
+    f"grep -v ^{_IGNORE} {AUTO_CONF} > pgkeep.new && sync pgkeep.new && mv pgkeep.new {AUTO_CONF}"
+)
 
 # What the server assumes where the configuration is silent (guc_tables.c).
 _DEFAULT_LIMITS = {
@@ -97,6 +107,9 @@ def write_settings(
     copy = plan.options.is_copy
     if copy:
         settings |= dict(copy_settings(major))
+    if plan.left_out:
+        settings[_IGNORE] = "on"
+        settings["recovery_end_command"] = f"{commands[1]}; {_STOP_IGNORING}"
     settings |= dict(raised_limits(control, _configured_limits(extras, before)))
     if _has_tablespace_in_place(extras.into):
         # Recovery ends in a panic where a tablespace is no link (CheckTablespaceDirectory).
@@ -156,6 +169,27 @@ def write_copy_mark(extras: Extras, facts: Mapping[str, Any], commands: Sequence
         "to_make_it_the_original": list(commands),
     }
     extras.write_text(COPY_MARK, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_drop_file(extras: Extras, databases: Sequence[Database]) -> None:
+    """``pgkeep.drop.sql``: drops what was left out, here and nowhere else.
+
+    The original has databases of the same names and OIDs, so the first thing that it asks is
+    whether the server works in the directory in which this very file lies.
+    """
+    oids = ", ".join(str(one.oid) for one in databases)
+    names = ", ".join(one.name.replace("\n", " ") for one in databases)
+    extras.write_text(
+        DROP_FILE,
+        f"-- Written by pgkeep restore. These databases were left out and cannot be used: {names}\n"
+        f"SELECT (pg_stat_file('{DROP_FILE}', true)).size IS NOT NULL AS here \\gset\n"
+        "\\if :here\n"
+        "SELECT format('DROP DATABASE %I', datname) FROM pg_database\n"
+        f"WHERE oid IN ({oids}) AND NOT datistemplate \\gexec\n"
+        "\\else\n"
+        "\\warn This server does not work in the directory of this file. Nothing was dropped.\n"
+        "\\endif\n",
+    )
 
 
 def _configured_limits(extras: Extras, auto_conf: str) -> dict[str, int]:

@@ -7,6 +7,7 @@ in which a restore was broken off, at whatever moment, is one that PostgreSQL re
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -23,13 +24,15 @@ from pgkeep.progress import Progress
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.manifest import OUTSIDE, FileRow, Manifest
-from pgkeep.restore import reuse, steering
+from pgkeep.restore import reuse, steering, unfinished
 from pgkeep.restore.access import try_fetch
 from pgkeep.restore.backup_manifest import FILE_NAME, ManifestFile, build_backup_manifest
 from pgkeep.restore.binaries import find_pg_ctl
+from pgkeep.restore.blank import checksum_of, make_blank
 from pgkeep.restore.commands import adopt_commands
 from pgkeep.restore.config_files import KEPT_DIRECTORY, restore_outside_files
 from pgkeep.restore.crc import crc32c
+from pgkeep.restore.databases import is_blank
 from pgkeep.restore.destination import (
     UNFINISHED_CONTROL,
     Maker,
@@ -69,26 +72,39 @@ class Restoration:
         self._head = plan.resolution.backup.head
         self.server_facts: dict[str, Any] = manifest.facts().get("server", {})
         self.files: list[FileRow] = []
+        self._blank: list[FileRow] = []
         self.failed_pages: list[tuple[str, int]] = []
         self.written_bytes = 0
         self.adopt: tuple[str, ...] = ()
 
     def run(self) -> None:
-        progress = self._progress
-        progress.phase("reading the list of files")
-        self.files = [row for row in self._manifest.files() if row.path not in _NEVER_PLACED]
+        system = self._layout.system_identifier
+        self._progress.phase("reading the list of files")
+        rows = [row for row in self._manifest.files() if row.path not in _NEVER_PLACED]
+        without = frozenset(one.oid for one in self.plan.left_out)
+        self.files = [row for row in rows if not is_blank(row, without)]
+        self._blank = [row for row in rows if is_blank(row, without)] if without else []
         maps = MapReader(self._repository, self._layout, self._manifest, self.files)
         self.failed_pages = maps.failed_pages()
         self._check_place()
         self._check_room(maps)
         maker = Maker(self.plan.owner)
         maker.root(self._into)
+        # Before it is made unusable: where there is no mark any more, nothing older is left.
+        mark = unfinished.begin(
+            self._into, system, maker.own, into_empty=not self.plan.over or self.plan.goes_on
+        )
+        try:
+            self._restore(maker, maps)
+        finally:
+            os.close(mark)
+
+    def _restore(self, maker: Maker, maps: MapReader) -> None:
         if self.plan.over:
             reuse.make_unusable(self._into)
-        reuse.mark_unfinished(self._into, self._layout.system_identifier, maker.own)
-        if self.plan.over:
             self._clear()
         make_directories(maker, self._into, self._manifest, self.plan.tablespaces)
+        self._make_blank_files(maker)
         checksums = self._write_files(maker, maps)
         extras = Extras(self._into, maker)
         self._write_tablespace_map(extras)
@@ -97,10 +113,12 @@ class Restoration:
         control = parse_control_file((self._into / UNFINISHED_CONTROL).read_bytes())
         steering.write_settings(extras, self.plan, control=control, commands=commands)
         self._mark_copy(extras)
+        if self.plan.left_out:
+            steering.write_drop_file(extras, self.plan.left_out)
         self._write_backup_manifest(extras, checksums)
-        progress.phase("making the last names durable")
+        self._progress.phase("making the last names durable")
         maker.sync()
-        reuse.unmark(self._into)
+        unfinished.unmark(self._into)
         self._finish()
 
     # -- files ------------------------------------------------------------------------------------
@@ -116,11 +134,12 @@ class Restoration:
         self._progress.phase("removing what the backup does not have")
         places = (self._place(number) for number in range(len(self.files)))
         files = {str(place.relative_to(self._into)) for place in places}
+        files.update(file.path for file in self._blank)
         folders = {path for path, _ in self._manifest.directories()}
         for path in files:
             folders.update(map(str, PurePosixPath(path).parents))
         links = {f"pg_tblspc/{space.oid}": space.location for space in self.plan.tablespaces}
-        files |= {reuse.UNFINISHED_MARK, UNFINISHED_CONTROL}
+        files |= {unfinished.UNFINISHED_MARK, UNFINISHED_CONTROL}
         for place in reuse.clear(self._into, reuse.Expected(files, folders, links)):
             self._progress.warn(
                 f"The tablespace in {place} is not in the backup. Its files were left there."
@@ -166,6 +185,13 @@ class Restoration:
         lander.land(jobs=self.plan.options.jobs)
         self.written_bytes = lander.written_bytes
         return lander.checksums
+
+    def _make_blank_files(self, maker: Maker) -> None:
+        if not self._blank:
+            return
+        self._progress.phase(f"making {len(self._blank)} files of databases that are left out")
+        files = ((self._into / one.path, one.size_bytes, one.mode) for one in self._blank)
+        make_blank(files, maker.own, over=self.plan.over)
 
     def _place(self, number: int) -> Path:
         file = self.files[number]
@@ -276,6 +302,9 @@ class Restoration:
             if file.area == OUTSIDE:
                 path = str(self._outside_place(path).relative_to(self._into))
             rows[path] = ManifestFile(path, file.size_bytes, file.mtime_us, checksums[number])
+        for one in self._blank:
+            checksum = checksum_of(one.size_bytes)
+            rows[one.path] = ManifestFile(one.path, one.size_bytes, one.mtime_us, checksum)
         self._remember_state(extras)
         for extra in extras.files.values():
             rows[extra.path] = ManifestFile(extra.path, extra.size_bytes, now, extra.checksum)
