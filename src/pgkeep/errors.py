@@ -19,7 +19,8 @@ PgkeepError                          1   something failed that has no code of it
  │   ├─ TargetNotReachable          21   WAL is missing, or no backup precedes the target
  │   ├─ AmbiguousTimeline           22   several live branches; the user must choose
  │   ├─ DirectoryNotEmpty           23   the target directory holds something
- │   └─ NoSuchBackup                24   the named backup is not in the repository
+ │   ├─ NoSuchBackup                24   the named backup is not in the repository
+ │   └─ CheckFailed                 25   it was restored, and restore --check found it wrong
  ├─ ArchiveError                    30   a WAL file cannot be archived or fetched
  │   ├─ WalConflict                 31   same name, other content: two servers, one name
  │   ├─ ForeignWal                  32   the segment belongs to another cluster
@@ -150,6 +151,10 @@ class DirectoryNotEmpty(RestoreError):
 
 class NoSuchBackup(RestoreError):
     exit_code = 24
+
+
+class CheckFailed(RestoreError):
+    exit_code = 25
 
 
 class ArchiveError(PgkeepError):

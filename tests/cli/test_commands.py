@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,23 @@ def test_restore_says_how_to_start_the_copy(kept: Pgkeep) -> None:
     assert f"-D {into}" in done.stdout
     assert (into / "PG_VERSION").exists()
     kept("restore", "--into", into, "--latest", code=23, PGKEEP_IDENTITY=kept.secret)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for somebody else")
+def test_root_checks_what_it_restored_as_the_owner_of_the_directory(kept: Pgkeep) -> None:
+    into = server_user().own(kept.root) / "checked"
+    found = find_installations()
+    programs = f"{found[max(found)].bin_dir}:{os.environ['PATH']}"
+    options: dict[str, Any] = {"PGKEEP_IDENTITY": kept.secret, "as_root": True, "PATH": programs}
+    done = kept("restore", "--into", into, "--check", **options)
+    assert "Checked  it recovered in" in done.stdout
+    assert "2 databases accept connections" in done.stdout
+    assert "has recovered to the end of stored WAL; once started" in done.stdout
+    assert {path.stat().st_uid for path in into.rglob("*")} == {server_user().uid}
+    document = kept.json("restore", "--into", kept.root / "again", "--check", **options)
+    assert document["checked"]["problems"] == []
+    assert {look["database"] for look in document["checked"]["databases"]} >= {"postgres"}
+    kept("restore", "--into", kept.root / "no", "--check", "--standby", code=2, **options)
 
 
 @pytest.mark.parametrize(

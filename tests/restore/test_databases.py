@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from psycopg import OperationalError
 from pgkeep.errors import UsageError
 from pgkeep.postgres.relation import database_of
 from pgkeep.postgres.standby import Standby
+from pgkeep.progress import Silent
 from pgkeep.repository.manifest import DATA_DIRECTORY, FileRow
 from pgkeep.restore import steering, target, unfinished
+from pgkeep.restore.checking import check_restored
 from pgkeep.restore.databases import Selection, choose
 from pgkeep.restore.run import RestoreReport
 from tests.restore.site import Site
@@ -157,7 +160,9 @@ def assert_shop_alone(site: Site, report: RestoreReport) -> None:
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("wal", ["copied", "fetch"])
-def test_one_of_three_databases_comes_back_as_it_was_at_a_moment(three: Site, wal: Any) -> None:
+def test_one_of_three_databases_comes_back_as_it_was_at_a_moment(
+    three: Site, wal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = target.at_name("now")
     report = three.restore(only_databases=("shop",), target=wanted, wal=wal)
     into = report.plan.options.into
@@ -170,6 +175,12 @@ def test_one_of_three_databases_comes_back_as_it_was_at_a_moment(three: Site, wa
     whole = report.plan.resolution.backup.head.database_bytes
     assert report.plan.write_bytes == whole - sum(sizes.values())
     assert report.written_bytes <= report.plan.write_bytes
+    if wal == "copied":  # recovered by the check, so that the server is started without the setting
+        monkeypatch.setenv("PATH", f"{three.server.installation.bin_dir}:{os.environ['PATH']}")
+        plan = replace(report.plan, options=replace(report.plan.options, check="quick"))
+        checked = check_restored(plan, report.server_facts, progress=Silent())
+        assert checked.problems == ()
+        assert [look.database for look in checked.looks] == ["postgres", "shop", "template1"]
     assert_shop_alone(three, report)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pgkeep.restore.target import AskedTarget
 
 ACTIONS = ("promote", "pause", "shutdown")
+CHECKS = ("quick", "full")
 WAL_MODES = ("fetch", "copied")
 
 
@@ -51,6 +52,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=ACTIONS,
         metavar="ACTION",
         help="when the target is reached: promote (the default), pause or shutdown",
+    )
+    group.add_argument(
+        "--check",
+        nargs="?",
+        const="quick",
+        choices=CHECKS,
+        metavar="DEPTH",
+        help="start what was restored where nobody else finds it, let it recover, look at every "
+        "database (quick, the default; full: at every table and index), and stop it; archives "
+        "nothing, but with promote recovery has ended then",
     )
     group.add_argument(
         "--continue-archiving",
@@ -152,6 +163,7 @@ def restore_options(settings: Settings, args: Namespace) -> RestoreOptions:
         delta=args.delta,
         only_databases=tuple(args.only_database),
         exclude_databases=tuple(args.exclude_database),
+        check=args.check,
     )
 
 

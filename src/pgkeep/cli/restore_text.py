@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgkeep.cli.check_text import render_check
 from pgkeep.cli.render import pairs
 from pgkeep.units import format_duration, format_size, show_moment
 
 if TYPE_CHECKING:
     from pgkeep.cli.context import Context
+    from pgkeep.restore.checking import CheckReport
     from pgkeep.restore.plan import RestoreOptions, RestorePlan
     from pgkeep.restore.run import RestoreReport
 
@@ -31,6 +33,7 @@ def render_plan(context: Context, plan: RestorePlan) -> None:
             f"stored, {format_size(plan.wal_bytes)} of WAL · {format_size(plan.free_bytes)} free",
         ),
         ("Left out", _left_out(plan)),
+        ("Check", _check(plan)),
         ("WAL", f"{wal} ({plan.wal_mode_reason})"),
         *(("Note", note) for note in (*plan.notes, *resolution.notes)),
         *(("Warning", text) for text in _warnings_before(context, plan)),
@@ -47,6 +50,15 @@ def _left_out(plan: RestorePlan) -> str:
     return f"{names} ({size}): cannot be used, and to be dropped afterwards"
 
 
+def _check(plan: RestorePlan) -> str:
+    if plan.options.check is None:
+        return ""
+    text = "afterwards it is started for a look, on a private socket, and stopped again"
+    if plan.options.action == "promote":
+        return f"{text}; recovery has ended then, on a timeline of its own"
+    return f"{text}; recovery waits at its target again when you start it"
+
+
 def _where_to(plan: RestorePlan) -> str:
     from pgkeep.restore.plan import describe_target
 
@@ -60,10 +72,15 @@ def _warnings_before(context: Context, plan: RestorePlan) -> tuple[str, ...]:
     return (*plan.warnings, *plan.resolution.warnings) if context.args.dry_run else ()
 
 
-def render_report(context: Context, report: RestoreReport) -> None:
+def render_report(
+    context: Context, report: RestoreReport, check: CheckReport | None = None
+) -> None:
     say = context.output.say
     options = report.plan.options
-    say(f"Done in {format_duration(report.seconds)}. {_what_then(options)}")
+    if check is not None:
+        render_check(context, check)
+    then = _what_then(options) if check is None or check.paused else _recovered(options)
+    say(f"Done in {format_duration(report.seconds)}. {then}")
     rows = [("start it", report.start)]
     if options.standby is not None:
         say("Once promoted it archives as the original did, on a timeline of its own.")
@@ -89,6 +106,15 @@ def render_report(context: Context, report: RestoreReport) -> None:
         context.output.warn(
             f"{len(report.failed_pages)} pages were damaged when they were backed up: {shown}"
         )
+
+
+def _recovered(options: RestoreOptions) -> str:
+    from pgkeep.restore.plan import describe_target
+
+    target = describe_target(options.target.target)
+    return (
+        f"The cluster in {options.into} has recovered to {target}; once started, it accepts writes."
+    )
 
 
 def _what_then(options: RestoreOptions) -> str:

@@ -42,6 +42,7 @@ class RestoreOptions:
     delta: bool = False
     only_databases: tuple[str, ...] = ()
     exclude_databases: tuple[str, ...] = ()
+    check: Literal["quick", "full"] | None = None
 
     @property
     def selective(self) -> bool:
@@ -177,6 +178,7 @@ class RestorePlan:
                 for t in self.tablespaces
             ],
             "copy": self.options.is_copy,
+            "check": self.options.check,
             "delta": self.over,
             "goes_on": self.goes_on,
             "databases_left_out": [

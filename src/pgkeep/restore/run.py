@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pgkeep import __version__
@@ -22,6 +22,7 @@ from pgkeep.repository.layout import Layout
 from pgkeep.restore.access import choose_wal_mode
 from pgkeep.restore.alternatives import name_alternatives
 from pgkeep.restore.binaries import find_pg_ctl
+from pgkeep.restore.checking import refuse_check
 from pgkeep.restore.commands import drop_command, free_port, start_command
 from pgkeep.restore.databases import choose_databases, refuse_selection
 from pgkeep.restore.destination import (
@@ -57,6 +58,8 @@ class RestoreReport:
     original_runs: bool
     failed_pages: tuple[tuple[str, int], ...]
     drop: str = ""
+    server_facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest has of the server that was backed up."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as fields, for ``--json``."""
@@ -89,6 +92,7 @@ def plan_restore(
     goes_on = can_go_on(options.into, layout.system_identifier)
     over = goes_on or (options.delta and holds_something(options.into))
     refuse_selection(options, over=over and not goes_on)
+    refuse_check(options)
     if over:
         check_reusable(options.into, layout.system_identifier)
     else:
@@ -96,6 +100,7 @@ def plan_restore(
         check_empty(options.into)
     owner = find_owner(options.into, options.owner)
     resolution = resolve(repository, layout, options, progress=progress)
+    refuse_check(options, resolution.backup.head.postgres_major)
     manifest = load_manifest(repository, layout, resolution.backup)
     segment_size = resolution.backup.head.wal_segment_size
     reader = WalReader(repository, layout, segment_size, progress)
@@ -193,6 +198,7 @@ def run_restore(
         running,
         tuple(work.failed_pages),
         _drop(plan, pg_ctl, work.server_facts, port) if plan.left_out else "",
+        work.server_facts,
     )
 
 

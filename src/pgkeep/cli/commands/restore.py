@@ -32,6 +32,10 @@ EXAMPLES = (
         "a new standby",
     ),
     (
+        "pgkeep restore --into /srv/back --check",
+        "and start it for a look, to know that it works",
+    ),
+    (
         "pgkeep restore --into /srv/back --only-database shop",
         "one database, and not the others' content",
     ),
@@ -79,6 +83,7 @@ def _answering(context: Context, repository: Repository) -> list[tuple[str, dict
 def run(context: Context, args: Namespace) -> int:
     """Plan; then show the plan, or do what it says and show what there is now."""
     from pgkeep.cli.privileges import state_owner
+    from pgkeep.restore.checking import check_restored, failure_of
     from pgkeep.restore.run import plan_restore, run_restore
 
     settings = context.settings
@@ -98,9 +103,24 @@ def run(context: Context, args: Namespace) -> int:
             context.output.stdout.flush()
         context.log.info("restore-begins", backup=plan.resolution.backup.id, into=options.into)
         report = run_restore(repository, layout, plan, access=access, progress=progress)
-    context.log.info("restored", files=report.files, bytes=report.written_bytes)
+        context.log.info("restored", files=report.files, bytes=report.written_bytes)
+        check = None
+        if options.check is not None:
+            check = check_restored(report.plan, report.server_facts, progress=progress)
+            context.log.info("checked", problems=len(check.problems))
+    failure = None if check is None else failure_of(check, options.into)
+    if failure is not None:
+        if not context.output.json:
+            render_report(context, report, check)
+            context.output.stdout.flush()
+        raise failure
     context.output.result(
-        {**report.as_dict(), "dry_run": False, "progress_warnings": progress.warnings},
-        lambda: render_report(context, report),
+        {
+            **report.as_dict(),
+            "dry_run": False,
+            "checked": None if check is None else check.as_dict(),
+            "progress_warnings": progress.warnings,
+        },
+        lambda: render_report(context, report, check),
     )
     return 0
