@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from pgkeep.config.keeping import KeepPolicy
 from pgkeep.config.names import known
+from pgkeep.config.prices import Prices
 from pgkeep.config.table import BY_NAME, Setting
 from pgkeep.config.values import is_key_text, parse, read_text
 
@@ -50,6 +51,7 @@ class Settings:
     keep_grace: int
     object_lock_days: int | None
     expire_after_backup: bool
+    prices: Prices | None
 
     endpoint: str | None
     region: str | None

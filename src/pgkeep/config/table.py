@@ -183,6 +183,15 @@ SETTINGS: tuple[Setting, ...] = (
         "off",
         shown_default="on",
     ),
+    Setting(
+        "prices",
+        "prices",
+        None,
+        "What the store asks for: a GiB-month of storage, a thousand writes, a thousand reads, a "
+        "GiB that leaves it; for pgkeep list --cost.",
+        "0.023 storage, 0.005 writes, 0.0004 reads, 0.09 out, USD",
+        shown_default="none",
+    ),
     *STORE_SETTINGS,
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -130,6 +130,12 @@ def _policy(value: object) -> object:
     return parse_policy(_text(value))
 
 
+def _prices(value: object) -> object:
+    from pgkeep.config.prices import parse_prices
+
+    return parse_prices(_text(value))
+
+
 PARSERS: dict[str, Callable[[object], Any]] = {
     "text": _text,
     "key": _text,
@@ -146,6 +152,7 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "moment": _moment,
     "copies": _copies,
     "policy": _policy,
+    "prices": _prices,
 }
 
 

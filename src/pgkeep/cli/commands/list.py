@@ -18,6 +18,7 @@ from pgkeep.units import format_duration, format_size, from_utc_text
 EXAMPLES = (
     ("pgkeep list", "what is kept of this cluster, and when one can go back to"),
     ("pgkeep list --cluster orders", "of another one in the same repository"),
+    ("pgkeep list --cost", "how much is stored, by the month, and what it comes to"),
     ("pgkeep list --json", "the same for a script"),
 )
 _DAY_SECONDS = 86400
@@ -27,16 +28,41 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Which of the cluster's systems."""
     add_system_argument(parser)
     parser.add_argument("--deleted", action="store_true", help="also what is in the trash")
+    parser.add_argument(
+        "--cost", action="store_true", help="what storage and requests come to, now and later"
+    )
+    parser.add_argument(
+        "--prices",
+        metavar="TEXT",
+        help="for --cost: '0.023 storage, 0.005 writes, 0.0004 reads, 0.09 out, USD' "
+        "(PGKEEP_PRICES)",
+    )
 
 
 def run(context: Context, args: Namespace) -> int:
     """Read the catalogue and show it; a backup that cannot be read is an error, and hides none."""
     view = view_cluster(context)
     now = datetime.now(UTC)
-    context.output.result(_document(view), lambda: _render(context, view, now))
+    if args.cost or args.prices:
+        _show_costs(context, view, now)
+    else:
+        context.output.result(_document(view), lambda: _render(context, view, now))
     for problem in view.problems:
         context.output.warn(f"The backup {problem.backup} cannot be read. {problem.error}")
     return view.problems[0].error.exit_code if view.problems else 0
+
+
+def _show_costs(context: Context, view: ClusterView, now: datetime) -> None:
+    from pgkeep.cli.costs import costs_of, document_of, render
+
+    costs = costs_of(view, context.settings, now=now)
+
+    def show() -> None:
+        context.output.say(_headline(view))
+        context.output.say()
+        render(context, costs)
+
+    context.output.result({**_document(view), "cost": document_of(costs)}, show)
 
 
 def _document(view: ClusterView) -> dict[str, Any]:
