@@ -137,6 +137,10 @@ def configuration_page() -> Iterator[str]:
     yield "setting above that says how a store is reached. Its variables are"
     yield "`PGKEEP_MIRROR_<NAME>_<SETTING>`. See [mirrors](../concepts/mirrors.md)."
     yield ""
+    yield "A table `[databases.NAME]` says how one database is dumped where that differs from the"
+    yield "rest: `format`, `compression`, `jobs`, `schemas`, `exclude_schemas`, `tables`,"
+    yield "`exclude_tables`, `exclude_data`, `options`. See [dumps](../guide/dumps.md)."
+    yield ""
     yield "A file that anybody may write to is refused; one that holds a secret and that others may"
     yield "read is warned of."
     yield from ("", "```toml")

@@ -47,9 +47,15 @@ PgkeepError                          1   something failed that has no code of it
  │   ├─ MirrorsDiffer               67   a repository lacks, or has otherwise, what others have
  │   ├─ ProblemsFound               68   verify found objects that are missing or damaged
  │   └─ BackupKept                  69   a backup that is held, or the last good one, is not deleted
- └─ BackupError                     70   the backup was not made
-     ├─ PagesDamaged                71   the backup was made and kept, and holds damaged pages
-     └─ BackupRunning               72   another backup of the cluster is being made
+ ├─ BackupError                     70   the backup was not made
+ │   ├─ PagesDamaged                71   the backup was made and kept, and holds damaged pages
+ │   └─ BackupRunning               72   another backup of the cluster is being made
+ └─ DumpError                       80   the dump was not made, or not given back
+     ├─ DumpIncomplete              81   the dump was made and kept, and lacks something
+     ├─ ProgramMissing              82   no pg_dump or pg_restore of a fitting version was found
+     ├─ NoSuchDump                  83   the named dump, or a part of it, is not in the repository
+     ├─ DumpRefused                 84   the server cannot take the dump so; nothing was changed
+     └─ DumpRestoreFailed           85   a statement failed while a dump was restored
 
 ``wal-push`` exits only with 0 and codes up to 125. ``wal-fetch`` exits 0, 1 for a file that
 is positively absent, and 200 for every other error (see ``docs/concepts/archiving.md``).
@@ -282,3 +288,28 @@ class PagesDamaged(BackupError):
 
 class BackupRunning(BackupError):
     exit_code = 72
+
+
+class DumpError(PgkeepError):
+    exit_code = 80
+    docs = "guide/dumps"
+
+
+class DumpIncomplete(DumpError):
+    exit_code = 81
+
+
+class ProgramMissing(DumpError):
+    exit_code = 82
+
+
+class NoSuchDump(DumpError):
+    exit_code = 83
+
+
+class DumpRefused(DumpError):
+    exit_code = 84
+
+
+class DumpRestoreFailed(DumpError):
+    exit_code = 85

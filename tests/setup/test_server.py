@@ -14,7 +14,8 @@ from pgkeep.config import load_settings
 from pgkeep.postgres.backup_session import BackupSession
 from pgkeep.postgres.connection import connect
 from pgkeep.postgres.privileges import missing_privileges
-from pgkeep.setup.archiving import ArchiveSettings, archive_changes, quote_name, quote_text
+from pgkeep.postgres.quoting import quote_name, quote_text
+from pgkeep.setup.archiving import ArchiveSettings, archive_changes
 from pgkeep.setup.server import SetupRequest, plan_setup
 from tests.cli.kit import Pgkeep
 from tests.factory import ServerFactory

@@ -31,6 +31,9 @@ _AFTER_A_STOP = {
     "restore": "If files were written already, no server starts them: run the command again with "
     "--delta, or remove the directory first.",
     "demo": "Its servers are stopped, and its folder is removed.",
+    "dump create": "No dump was made, and nothing unfinished is listed; run the command again.",
+    "dump restore": "Databases that were begun are restored in part: drop them, or run the command "
+    "again with --clean.",
     "verify": "What was read is recorded; the same command goes on from there.",
 }
 
@@ -121,10 +124,13 @@ def _interrupted(error: KeyboardInterrupt, output: Output, arguments: Sequence[s
 
 
 def _command_of(arguments: Sequence[str]) -> str:
-    from pgkeep.__main__ import command_position
+    from pgkeep.cli import parsing
 
-    at = command_position(arguments)
-    return "" if at is None else arguments[at]
+    try:
+        command, _ = parsing.split_command(arguments)
+    except PgkeepError:
+        return ""
+    return "" if command is None else command.name
 
 
 def _end_on_signals(stop: Stop) -> None:

@@ -16,7 +16,7 @@ from typing import NoReturn, Protocol
 
 from pgkeep.__main__ import command_position
 from pgkeep.cli.output import Output
-from pgkeep.cli.table import BY_NAME, COMMANDS, Command
+from pgkeep.cli.table import BY_NAME, COMMANDS, FAMILIES, Command
 from pgkeep.errors import UsageError
 
 HELP_WIDTH = 96
@@ -52,9 +52,18 @@ def split_command(arguments: Sequence[str]) -> tuple[Command | None, list[str]]:
     if at is None:
         return None, list(arguments)
     name = arguments[at]
+    rest = [*arguments[:at], *arguments[at + 1 :]]
     if name == "help":
-        rest = [word for word in arguments[at + 1 :] if not word.startswith("-")]
-        return (BY_NAME.get(rest[0]) if rest else None), ["--help"]
+        words = [word for word in arguments[at + 1 :] if not word.startswith("-")]
+        return (BY_NAME.get(" ".join(words)) or BY_NAME.get(words[0]) if words else None), [
+            *(word for word in words[:1] if word in FAMILIES),
+            "--help",
+        ]
+    if name in FAMILIES:
+        second = command_position(rest[at:])
+        if second is None:
+            return None, [name, *rest]
+        name = f"{name} {rest.pop(at + second)}"
     command = BY_NAME.get(name)
     if command is None:
         near = difflib.get_close_matches(name, list(BY_NAME), 1, 0.5)
@@ -62,7 +71,7 @@ def split_command(arguments: Sequence[str]) -> tuple[Command | None, list[str]]:
         raise UsageError(
             f"{name!r} is not a command of pgkeep.", remedy=f"{hint}See: pgkeep --help"
         )
-    return command, [*arguments[:at], *arguments[at + 1 :]]
+    return command, rest
 
 
 def load_command(command: Command) -> ModuleType:
@@ -134,10 +143,15 @@ def full_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(metavar="COMMAND")
+    families = {}
+    for name in sorted(FAMILIES):
+        family = commands.add_parser(name, help=f"{name}: {', '.join(_members(name))}")
+        families[name] = family.add_subparsers(metavar="COMMAND")
     for command in COMMANDS:
         module = load_command(command)
-        sub = commands.add_parser(
-            command.name,
+        first, _, second = command.name.partition(" ")
+        sub = families.get(first, commands).add_parser(
+            second or first,
             help=command.summary,
             description=describe(command, module),
             formatter_class=Formatter,
@@ -156,15 +170,33 @@ def top_level(arguments: Sequence[str], output: Output) -> int:
 
         output.result({"pgkeep": __version__}, lambda: output.say(f"pgkeep {__version__}"))
         return 0
+    family = next((word for word in arguments if word in FAMILIES), None)
     known = {"-h", "--help", "--json", "-v", "--verbose"}
     unknown = [word for word in arguments if word.startswith("-") and word not in known]
     if unknown:
         raise UsageError(
             f"{unknown[0]} needs a command, or is not known.", remedy="See: pgkeep --help"
         )
-    summaries = {command.name: command.summary for command in COMMANDS}
-    output.result({"commands": summaries}, lambda: output.say(overview()))
-    return 0 if arguments else UsageError.exit_code
+    shown = [one for one in COMMANDS if family is None or one.name.split()[0] == family]
+    summaries = {command.name: command.summary for command in shown}
+    text = overview() if family is None else family_overview(family)
+    output.result({"commands": summaries}, lambda: output.say(text))
+    asked = set(arguments) & {"-h", "--help"} if family else set(arguments)
+    return 0 if asked else UsageError.exit_code
+
+
+def family_overview(family: str) -> str:
+    """The text of ``pgkeep dump --help``."""
+    lines = [f"pgkeep {family} COMMAND", ""]
+    for command in COMMANDS:
+        if command.name.startswith(f"{family} "):
+            lines.append(f"  {command.name:<14} {command.summary}")
+    return "\n".join([*lines, "", f"See: pgkeep {family} {_members(family)[0]} --help"])
+
+
+def _members(family: str) -> list[str]:
+    """The second words of a family."""
+    return [one.name.split()[1] for one in COMMANDS if one.name.startswith(f"{family} ")]
 
 
 def overview() -> str:

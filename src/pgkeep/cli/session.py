@@ -16,6 +16,7 @@ from pgkeep.units import to_utc_text
 
 if TYPE_CHECKING:
     from pgkeep.cli.context import Context
+    from pgkeep.postgres.access import ServerAccess
     from pgkeep.postgres.connection import ServerConnection
     from pgkeep.repository.identity import Repository, Unlock
     from pgkeep.storage.interface import Store
@@ -128,12 +129,20 @@ def unlock_of(settings: Settings) -> Unlock:
 def connect_server(context: Context) -> ServerConnection:
     """A session with the server that the settings and libpq's own variables name.
 
+    Raises ``ServerError``.
+    """
+    return server_access(context).connect()
+
+
+def server_access(context: Context) -> ServerAccess:
+    """How that server is reached.
+
     libpq's variables win over the file's ``[server]`` table, as every variable does. The database
-    is ``postgres`` unless something names another. Raises ``ServerError``.
+    is ``postgres`` unless something names another.
     """
     from psycopg import pq
 
-    from pgkeep.postgres.connection import connect
+    from pgkeep.postgres.access import ServerAccess
 
     environ = context.environ
     variables = {
@@ -150,7 +159,7 @@ def connect_server(context: Context) -> ServerConnection:
         environ.get("PGDATABASE") or environ.get("PGSERVICE")
     ):
         parameters["dbname"] = "postgres"
-    return connect(parameters)
+    return ServerAccess(parameters, environ)
 
 
 def now_text() -> str:

@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """``as_owner``: started by root, it goes on as the owner of the data directory."""
+    """``name`` is one word, or two: a family, and what is done.
+
+    ``as_owner``: started by root, it goes on as the owner of the data directory.
+    """
 
     name: str
     group: str
@@ -18,7 +21,7 @@ class Command(NamedTuple):
 
     @property
     def module(self) -> str:
-        return "pgkeep.cli.commands." + self.name.replace("-", "_")
+        return "pgkeep.cli.commands." + self.name.replace("-", "_").replace(" ", "_")
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -38,6 +41,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("delete", "Keep", "Put a backup into the trash."),
     Command("undelete", "Keep", "Take a backup out of the trash."),
     Command("copy", "Keep", "Make repositories alike, or move to another one."),
+    Command("dump create", "Dump", "Dump databases with pg_dump, straight into the repository."),
+    Command("dump list", "Dump", "List dumps, a line each."),
+    Command("dump show", "Dump", "Show one dump in detail."),
+    Command("dump fetch", "Dump", "Fetch a dump, decrypted, into a directory.", False),
+    Command("dump restore", "Dump", "Restore a dump, or some of it, into a server."),
+    Command("dump expire", "Dump", "Delete the dumps that the policy does not keep."),
+    Command("dump delete", "Dump", "Delete dumps, for good."),
     Command("list", "Look", "List backups, and the moments one can go back to."),
     Command("show", "Look", "Show one backup in detail."),
     Command("verify", "Look", "Check that everything that should be restorable is there."),
@@ -48,3 +58,5 @@ COMMANDS: tuple[Command, ...] = (
     Command("version", "Learn", "Print the version of pgkeep and of what it is built on.", False),
 )
 BY_NAME = {command.name: command for command in COMMANDS}
+FAMILIES = frozenset(command.name.split()[0] for command in COMMANDS if " " in command.name)
+"""First words that mean nothing without a second."""

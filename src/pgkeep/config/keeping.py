@@ -11,6 +11,8 @@ _NAMES = {
     "days": "days",
     "backup": "backups",
     "backups": "backups",
+    "dump": "backups",
+    "dumps": "backups",
     "daily": "daily",
     "weekly": "weekly",
     "monthly": "monthly",
@@ -31,7 +33,11 @@ class KeepPolicy(NamedTuple):
     yearly: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{self.days} days", f"{self.backups} backups"]
+        return self.sentence("backups")
+
+    def sentence(self, what: str) -> str:
+        """As it is written, of ``backups`` or ``dumps``."""
+        parts = [f"{self.days} days", f"{self.backups} {what}"]
         parts += [
             f"{count} {name}"
             for name, count in zip(self._fields[2:], self[2:], strict=True)
@@ -41,6 +47,7 @@ class KeepPolicy(NamedTuple):
 
 
 DEFAULT_KEEP = KeepPolicy()
+DEFAULT_DUMP_KEEP = KeepPolicy(days=30)
 
 
 def parse_policy(text: str) -> KeepPolicy:

@@ -11,6 +11,9 @@ from pgkeep.config.prices import Prices
 from pgkeep.config.table import BY_NAME, Setting
 from pgkeep.config.values import is_key_text, parse, read_text
 
+if TYPE_CHECKING:
+    from pgkeep.config.dumps import DatabaseSettings
+
 
 class FileContent(NamedTuple):
     """A secret that lies in a file and is read when it is needed."""
@@ -27,7 +30,8 @@ class Settings:
 
     ``server`` are libpq parameters of the TOML file's ``[server]`` table. ``origins`` says where
     each setting came from: ``default``, ``environment PGKEEP_X``, ``file PATH``, ``option --x``.
-    ``mirrors`` are the settings of each mirror by its name, in the order in which they are asked.
+    ``mirrors`` are the settings of each mirror by its name, in the order in which they are asked,
+    ``databases`` what is said of how single databases are dumped.
     ``warnings`` are sentences that a person should see.
     """
 
@@ -52,6 +56,20 @@ class Settings:
     object_lock_days: int | None
     expire_after_backup: bool
     prices: Prices | None
+
+    dump_keep: KeepPolicy
+    expire_after_dump: bool
+    dump_include: tuple[str, ...]
+    dump_exclude: tuple[str, ...]
+    dump_templates: bool
+    dump_parts: frozenset[str] | None
+    dump_format: str
+    dump_compression: str | None
+    dump_jobs: int
+    dump_at_once: int
+    dump_options: tuple[str, ...]
+    pg_bin: str | None
+    scratch: str | None
 
     endpoint: str | None
     region: str | None
@@ -80,8 +98,9 @@ class Settings:
     config_file: str | None
     warnings: tuple[str, ...]
     mirrors: Mapping[str, Settings]
+    databases: Mapping[str, DatabaseSettings]
 
-    __slots__ = ("_values", "config_file", "mirrors", "origins", "server", "warnings")
+    __slots__ = ("_values", "config_file", "databases", "mirrors", "origins", "server", "warnings")
 
     def __init__(
         self,
@@ -92,6 +111,7 @@ class Settings:
         config_file: str | None = None,
         warnings: tuple[str, ...] = (),
         mirrors: Mapping[str, Settings] | None = None,
+        databases: Mapping[str, DatabaseSettings] | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "_values", dict(values))
@@ -100,6 +120,7 @@ class Settings:
         put(self, "config_file", config_file)
         put(self, "warnings", warnings)
         put(self, "mirrors", dict(mirrors or {}))
+        put(self, "databases", dict(databases or {}))
 
     if not TYPE_CHECKING:
 
@@ -132,6 +153,8 @@ class Settings:
             return "(hidden)"
         if isinstance(value, bool):
             return "on" if value else "off"
+        if isinstance(value, tuple | frozenset) and not hasattr(value, "_fields"):
+            return ", ".join(sorted(value) if isinstance(value, frozenset) else value) or "-"
         return str(value)
 
     def file_of(self, name: str) -> str | None:
@@ -153,6 +176,7 @@ class Settings:
             config_file=self.config_file,
             warnings=self.warnings,
             mirrors=self.mirrors,
+            databases=self.databases,
         )
 
     def with_mirrors(self, mirrors: Mapping[str, Settings]) -> Settings:
@@ -164,4 +188,5 @@ class Settings:
             config_file=self.config_file,
             warnings=self.warnings,
             mirrors=mirrors,
+            databases=self.databases,
         )

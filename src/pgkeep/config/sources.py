@@ -31,9 +31,10 @@ def load_settings(
     server: dict[str, str] = {}
     warnings: list[str] = []
     others: dict[str, mirrors.Found] = {}
+    databases: dict[str, Any] = {}
     path = _config_path(environ, config_file)
     if path is not None:
-        found, server, tables = _read_file(path, warnings)
+        found, server, tables, databases = _read_file(path, warnings)
         values.update(found)
         origins.update(dict.fromkeys(found, f"file {path}"))
         for mirror, table in tables.items():
@@ -58,7 +59,13 @@ def load_settings(
     }
     mirrors.check_mirrors(values.get("repo"), made, values.get("copies", "all"))
     return Settings(
-        values, origins, server=server, config_file=path, warnings=tuple(warnings), mirrors=made
+        values,
+        origins,
+        server=server,
+        config_file=path,
+        warnings=tuple(warnings),
+        mirrors=made,
+        databases=databases,
     )
 
 
@@ -149,8 +156,10 @@ def _config_path(environ: Mapping[str, str], given: str | None) -> str | None:
 _Tables = dict[str, dict[str, Any]]
 
 
-def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str, str], _Tables]:
-    """The settings, libpq's parameters, and the settings of each mirror."""
+def _read_file(
+    path: str, warnings: list[str]
+) -> tuple[dict[str, Any], dict[str, str], _Tables, dict[str, Any]]:
+    """The settings, libpq's parameters, the settings of each mirror, and those of databases."""
     import tomllib
 
     try:
@@ -171,6 +180,7 @@ def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str
         )
     server = _server_table(table.pop("server", {}), path)
     others = mirrors.tables_of(table.pop("mirrors", {}), path)
+    databases = _database_tables(table.pop("databases", {}), path)
     values, secret = _values_of(table, path, _main_row)
     found: _Tables = {}
     for name, one in others.items():
@@ -180,11 +190,19 @@ def _read_file(path: str, warnings: list[str]) -> tuple[dict[str, Any], dict[str
         warnings.append(
             f"{path} holds a secret and can be read by others on this host. Run: chmod 600 {path}"
         )
-    return values, server, found
+    return values, server, found, databases
+
+
+def _database_tables(table: object, path: str) -> dict[str, Any]:
+    if not table:
+        return {}
+    from pgkeep.config.dumps import database_tables
+
+    return dict(database_tables(table, path))
 
 
 def _main_row(name: str, where: str) -> Setting:
-    candidates = [*BY_NAME, "server", "mirrors"]
+    candidates = [*BY_NAME, "server", "mirrors", "databases"]
     return BY_NAME.get(name) or unknown(name, f"setting in {where}", candidates)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgkeep.config.cores import available_cores
+from pgkeep.config.dump_table import DUMP_SETTINGS
 from pgkeep.config.keeping import DEFAULT_KEEP
 from pgkeep.config.setting import PREFIX, Setting
 from pgkeep.config.store_table import STORE_SETTINGS
@@ -192,6 +193,7 @@ SETTINGS: tuple[Setting, ...] = (
         "0.023 storage, 0.005 writes, 0.0004 reads, 0.09 out, USD",
         shown_default="none",
     ),
+    *DUMP_SETTINGS,
     *STORE_SETTINGS,
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -134,6 +134,34 @@ def _prices(value: object) -> object:
     from pgkeep.config.prices import parse_prices
 
     return parse_prices(_text(value))
+def _names(value: object) -> object:
+    from pgkeep.config.dumps import parse_names
+
+    return parse_names(value)
+
+
+def _parts(value: object) -> object:
+    from pgkeep.config.dumps import parse_parts
+
+    return parse_parts(value)
+
+
+def _dump_format(value: object) -> object:
+    from pgkeep.config.dumps import parse_format
+
+    return parse_format(value)
+
+
+def _compression(value: object) -> object:
+    from pgkeep.config.dumps import parse_compression
+
+    return parse_compression(value)
+
+
+def _words(value: object) -> object:
+    from pgkeep.config.dumps import parse_options
+
+    return parse_options(value)
 
 
 PARSERS: dict[str, Callable[[object], Any]] = {
@@ -153,6 +181,11 @@ PARSERS: dict[str, Callable[[object], Any]] = {
     "copies": _copies,
     "policy": _policy,
     "prices": _prices,
+    "names": _names,
+    "parts": _parts,
+    "dump_format": _dump_format,
+    "compression": _compression,
+    "words": _words,
 }
 
 

@@ -77,6 +77,10 @@ class Layout:
     def void(self, backup: str) -> str:
         return self.voids + backup
 
+    def dump(self, name: str) -> str:
+        """The folder of one dump."""
+        return f"{self.dumps}{name}/"
+
     def wal_file(self, name: str) -> str:
         """Any file that PostgreSQL archives, by its plain name."""
         if name.endswith(".history"):

@@ -87,6 +87,11 @@ class Keyring:
     def can_read_data(self) -> bool:
         return not self.sealed or bool(self._repository_secrets)
 
+    @property
+    def repository_secrets(self) -> tuple[str, ...]:
+        """The X25519 secrets that open dumps, which are plain age files; empty without one."""
+        return self._repository_secrets
+
     def new_keys(self, *, data: bool, metadata: bool) -> ObjectKeys:
         """Fresh random keys for one object, wrapped to the repository's public halves."""
         if self.repository_public is None or self.metadata_public is None:

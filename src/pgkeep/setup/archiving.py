@@ -72,18 +72,6 @@ def archive_changes(
     return wanted
 
 
-def quote_name(name: str) -> str:
-    """An SQL identifier, quoted unless it is plain."""
-    if name.isidentifier() and name.islower() and name.isascii():
-        return name
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_text(text: str) -> str:
-    """An SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _is_ours(command: str) -> bool:
     return not command.strip() or (" wal-push" in command and "pgkeep" in command)
 

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, LiteralString
 
 from pgkeep.errors import ServerError
 from pgkeep.postgres.privileges import backup_privileges
+from pgkeep.postgres.quoting import quote_name, quote_text
 from pgkeep.setup.archiving import (
     ARCHIVE_TIMEOUT_SECONDS,
     archive_changes,
-    quote_name,
-    quote_text,
     read_archive_settings,
 )
 

@@ -1,0 +1,209 @@
+"""PostgreSQL's programs as children: their output as it comes, their last words, and their end.
+
+A program that failed has written half of something, and its pipe ends just as after a success. So
+nobody is told "that was all" before its exit code was 0.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import IO, Any, NamedTuple
+
+from pgkeep.errors import DumpError
+
+_PIPE_BYTES = 1 << 20
+_SAID_LINES = 40
+
+
+class Ended(NamedTuple):
+    """How a program ended: its exit code (negative: the signal), the end of what it said, and of
+    what it was given how much it did not want."""
+
+    code: int
+    said: str
+
+    @property
+    def why(self) -> str:
+        """Its last lines as a sentence or two, without the program's name before each."""
+        lines = [line.strip() for line in self.said.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith("Command was:")]
+        marks = ("error:", "ERROR:", "FATAL:")
+        first = [at for at, line in enumerate(lines) if any(mark in line for mark in marks)]
+        # From the last error on, with the details that follow it.
+        shown = " ".join(lines[first[-1] if first else -3 :][:4])
+        if self.code < 0:
+            shown = f"It was ended by signal {-self.code}. {shown}".strip()
+        return shown or f"It exited with {self.code} and said nothing."
+
+    def warnings(self) -> list[str]:
+        """The lines that are warnings."""
+        mark = "warning: "
+        return [line.partition(mark)[2] for line in self.said.splitlines() if mark in line]
+
+
+class Processes:
+    """The programs that run now, so that all of them can be ended at once."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._ending = False
+
+    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start one. Raises ``DumpError`` when all were ended."""
+        with self._lock:
+            if self._ending:
+                raise DumpError("The work was stopped.")
+            process = subprocess.Popen(argv, **options)
+            self._running.add(process)
+        return process
+
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(process)
+
+    def end_all(self) -> None:
+        """Kill all that run, and let none start any more."""
+        with self._lock:
+            self._ending = True
+            running = list(self._running)
+        for process in running:
+            kill(process)
+
+
+def run_reading(
+    processes: Processes,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    consume: Callable[[memoryview], object],
+) -> Ended:
+    """Run a program and hand each piece of its standard output to ``consume``, in a buffer that is
+    used again. What ``consume`` raises ends it."""
+    process = processes.start(
+        argv,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    said = Said(process.stderr)
+    try:
+        assert process.stdout is not None
+        widen(process.stdout)
+        buffer = bytearray(_PIPE_BYTES)
+        handle = process.stdout.fileno()
+        with memoryview(buffer) as view:
+            while size := os.readv(handle, [view]):
+                consume(view[:size])
+        return Ended(process.wait(), said.text())
+    finally:
+        finish(processes, process)
+
+
+def run_quietly(
+    processes: Processes, argv: Sequence[str], environment: Mapping[str, str], **options: Any
+) -> Ended:
+    """Run a program whose output nobody wants."""
+    process = processes.start(
+        argv,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+    said = Said(process.stderr)
+    try:
+        return Ended(process.wait(), said.text())
+    finally:
+        finish(processes, process)
+
+
+def run_feeding(
+    processes: Processes,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    pieces: Iterable[bytes | bytearray],
+    *,
+    stdout: IO[bytes] | int = subprocess.DEVNULL,
+) -> Ended:
+    """Run a program and write ``pieces`` to its standard input. It may end before it has read
+    all; its exit code says whether that was well. What ``pieces`` raises ends it, and is raised
+    only after it is dead: it must not take half for the whole."""
+    process = processes.start(
+        argv,
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+    said = Said(process.stderr)
+    try:
+        assert process.stdin is not None
+        widen(process.stdin)
+        handle = process.stdin.fileno()
+        try:
+            for piece in pieces:
+                view = memoryview(piece)
+                while len(view):
+                    view = view[os.write(handle, view) :]
+        except BrokenPipeError:
+            pass
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        return Ended(process.wait(), said.text())
+    finally:
+        finish(processes, process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """At once; a group that was stopped, too."""
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        process.kill()
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """A large pipe, so that both sides run at once."""
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def finish(processes: Processes, process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        kill(process)
+        process.wait()
+    processes.forget(process)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+
+
+class Said:
+    """The last lines of a program's standard error, read in a thread of their own."""
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        assert pipe is not None
+        self._pipe = pipe
+        self._lines: deque[str] = deque(maxlen=_SAID_LINES)
+        self._thread = threading.Thread(target=self._read, daemon=True, name="dump-said")
+        self._thread.start()
+
+    def text(self) -> str:
+        self._thread.join()
+        return "\n".join(self._lines)
+
+    def _read(self) -> None:
+        with self._pipe:
+            for line in self._pipe:
+                self._lines.append(line.decode("utf-8", "replace").rstrip("\n")[:1000])

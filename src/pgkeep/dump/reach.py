@@ -1,0 +1,82 @@
+"""What a role with fewer rights than a superuser's cannot read of a database.
+
+pg_dump locks every table before it reads the first, so one table that it may not read costs the
+whole database. Such tables are found beforehand, left out by name, and named in the dump.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgkeep.postgres.quoting import quote_always
+from pgkeep.repository.dump_record import Missing
+
+if TYPE_CHECKING:
+    from pgkeep.postgres.connection import ServerConnection
+
+# A table whose own sequence (serial, identity) cannot be read cannot be dumped either: pg_dump
+# takes such a sequence along.
+_UNREADABLE = """
+WITH own AS (
+  SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind,
+    CASE
+      WHEN NOT has_schema_privilege(n.oid, 'USAGE') THEN 'no USAGE on its schema'
+      WHEN c.relkind = 'S' AND NOT has_sequence_privilege(c.oid, 'SELECT') THEN 'no SELECT on it'
+      WHEN c.relkind <> 'S' AND NOT has_table_privilege(c.oid, 'SELECT') THEN 'no SELECT on it'
+      WHEN row_security_active(c.oid) THEN 'row-level security would hide rows of it'
+    END AS why
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass
+      AND e.objid = c.oid AND e.deptype = 'e')
+)
+SELECT o.schema, o.name, o.relkind = 'S', coalesce(o.why, 'no SELECT on its sequence ' || (
+    SELECT min(s.name) FROM pg_depend d JOIN own s ON s.oid = d.objid
+    WHERE d.refobjid = o.oid AND d.deptype IN ('a', 'i') AND s.relkind = 'S' AND s.why IS NOT NULL))
+FROM own o
+WHERE o.why IS NOT NULL OR (o.relkind <> 'S' AND EXISTS (
+    SELECT FROM pg_depend d JOIN own s ON s.oid = d.objid
+    WHERE d.refobjid = o.oid AND d.deptype IN ('a', 'i') AND s.relkind = 'S' AND s.why IS NOT NULL))
+ORDER BY 1, 2
+"""
+_LARGE_OBJECTS = """
+SELECT count(*) FILTER (WHERE NOT (pg_has_role(m.lomowner, 'USAGE') OR EXISTS (
+    SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT'
+    AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE'))))), count(*)
+FROM pg_largeobject_metadata m
+"""
+
+
+class Reach(NamedTuple):
+    """``options`` leave out what cannot be read; ``missing`` names it; ``extensions`` are (name,
+    version) of what the database needs."""
+
+    options: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    extensions: tuple[tuple[str, str], ...]
+
+
+def look_into(connection: ServerConnection, database: str) -> Reach:
+    """Of a session in that database. Raises ``ServerError``."""
+    extensions = tuple(
+        (name, version)
+        for name, version in connection.rows(
+            "SELECT extname::text, extversion FROM pg_extension ORDER BY extname"
+        )
+    )
+    if connection.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        return Reach((), (), extensions)
+    options, missing = [], []
+    for schema, name, is_sequence, why in connection.rows(_UNREADABLE):
+        pattern = f"{quote_always(schema)}.{quote_always(name)}"
+        options.append(f"--exclude-table={pattern}")
+        kind = "sequence" if is_sequence else "table"
+        missing.append(Missing(database, f"{kind} {pattern}", why))
+    unreadable, count = connection.row(_LARGE_OBJECTS)
+    if unreadable and connection.value("SHOW lo_compat_privileges") != "on":
+        options.append("--no-blobs")
+        missing.append(
+            Missing(database, f"all {count} large objects", f"{unreadable} of them may not be read")
+        )
+    return Reach(tuple(options), tuple(missing), extensions)
