@@ -25,6 +25,9 @@ _SETTINGS: LiteralString = (
     "WHERE source NOT IN ('default', 'override', 'client', 'session', 'user', 'database', "
     "'database user', 'interactive', 'test') AND context <> 'internal' ORDER BY name"
 )
+_HIDDEN: LiteralString = (
+    "SELECT count(*) FROM pg_settings WHERE source IN ('user', 'database', 'database user')"
+)
 _FILE_SETTINGS: LiteralString = (
     "SELECT name, setting, 'configuration file', sourcefile, sourceline FROM pg_file_settings "
     "WHERE applied ORDER BY name"
@@ -51,7 +54,7 @@ def read_settings(access: ServerAccess) -> tuple[str, list[Missing]]:
         except ServerError as error:
             if connection.closed:
                 raise
-            if not missing:
+            if not missing and connection.value(_HIDDEN):
                 missing.append(
                     Missing(None, "settings that roles and databases override", _why(error))
                 )

@@ -6,6 +6,7 @@ nobody is told "that was all" before its exit code was 0.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import IO, Any, NamedTuple
 from pgkeep.errors import DumpError
 
 _PIPE_BYTES = 1 << 20
+_PR_SET_PDEATHSIG = 1
 _SAID_LINES = 40
 
 
@@ -61,7 +63,8 @@ class Processes:
         with self._lock:
             if self._ending:
                 raise DumpError("The work was stopped.")
-            process = subprocess.Popen(argv, **options)
+            ask = dying_with_us(signal.SIGKILL)
+            process = subprocess.Popen(argv, preexec_fn=ask, **options)
             self._running.add(process)
         return process
 
@@ -170,6 +173,24 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         process.kill()
+
+
+def dying_with_us(number: signal.Signals) -> Callable[[], None] | None:
+    """What a child runs first, so that the kernel sends it this signal when we are killed; None
+    where the kernel does not do that. Else pg_dump would wait for a lock, or fill a disk, for
+    nobody.
+
+    Everything is looked up before the fork, since a child of many threads may do next to nothing.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None:
+        return None
+    wanted = int(number)
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, wanted, 0, 0, 0)
+
+    return ask
 
 
 def widen(pipe: IO[bytes]) -> None:

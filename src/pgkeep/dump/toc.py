@@ -28,7 +28,7 @@ _HANGS_ON = frozenset(
         *("TABLE DATA", "INDEX", "CONSTRAINT", "CHECK CONSTRAINT", "DEFAULT", "TRIGGER", "RULE"),
         *("POLICY", "ROW SECURITY", "STATISTICS", "ACL", "COMMENT", "SEQUENCE OWNED BY"),
         *("SEQUENCE SET", "FK CONSTRAINT", "TABLE ATTACH", "INDEX ATTACH", "STATISTICS DATA"),
-        # An identity column's; a serial's does not hang on its table, but the other way round.
+        # Of a serial or identity column: the sequence hangs on its table.
         *("SECURITY LABEL", "SEQUENCE"),
     }
 )
@@ -83,14 +83,6 @@ def select_tables(entries: Sequence[Entry], patterns: Collection[str]) -> Select
     }
     tables = {one.id for one in entries if one.type == "TABLE"}
     left_out: list[str] = []
-    # Sequences that the tables own come with them, and are there before the tables' defaults.
-    owned = {
-        dependency
-        for one in entries
-        if one.type == "SEQUENCE OWNED BY" and one.depends & chosen
-        for dependency in one.depends
-    }
-    chosen |= {one.id for one in entries if one.type == "SEQUENCE" and one.id in owned}
     keys = {
         one.id: next(iter(one.depends & tables), 0)
         for one in entries

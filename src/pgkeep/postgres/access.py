@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # What no program of PostgreSQL needs to know of us.
 _KEPT_BACK = ("PGKEEP_", "AWS_", "GOOGLE_", "AZURE_")
+_NOT_THEIRS = ("dbname", "fallback_application_name")
 _SECRET = ("password", "sslpassword")
 
 
@@ -67,7 +68,7 @@ class ServerAccess(NamedTuple):
         rest = {
             name: value
             for name, value in self.parameters.items()
-            if name not in variables and name not in ("dbname", "fallback_application_name")
+            if value and name not in variables and name not in _NOT_THEIRS
         }
         for name in _SECRET:
             if name in rest:

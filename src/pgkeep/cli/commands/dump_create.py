@@ -10,18 +10,21 @@ from pgkeep.cli.after_dump import expire_after_dump, spread_dump
 from pgkeep.cli.context import Context
 from pgkeep.cli.dumps import open_dump_writer
 from pgkeep.cli.session import server_access, writer_facts
-from pgkeep.errors import DumpIncomplete
+from pgkeep.errors import DumpIncomplete, UsageError
 from pgkeep.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from pgkeep.dump.options import DumpOptions
+    from pgkeep.progress import Progress
     from pgkeep.repository.dump_record import Contents
+    from pgkeep.repository.identity import Repository
 
 EXAMPLES = (
     ("pgkeep dump create", "all databases of the server, roles and settings"),
     ("pgkeep dump create --database orders", "one; patterns are the shell's: 'shop_*'"),
     ("pgkeep dump create --database orders --table 'public.inv*'", "some tables of it"),
     ("pgkeep dump create --format directory --jobs 4", "several jobs on each database"),
+    ("pgkeep dump create --from-backup", "of a base backup; production is asked for nothing"),
 )
 _SHOWN = 20
 
@@ -70,6 +73,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="LIST",
         help="beside databases: globals, passwords, settings, access; all, none "
         "(PGKEEP_DUMP_PARTS; all)",
+    )
+    group.add_argument(
+        "--from-backup",
+        nargs="?",
+        const="",
+        metavar="ID",
+        help="not of the server: of a base backup, restored in scratch space (default: the best)",
+    )
+    group.add_argument(
+        "--time", metavar="MOMENT", help="with --from-backup: as of then, 2026-11-20 14:03+01"
     )
     group.add_argument("--note", default="", metavar="TEXT", help="shown by list and show")
     group = parser.add_argument_group("how")
@@ -124,10 +137,15 @@ def run(context: Context, args: Namespace) -> int:
     """Make it, show it, and say by the exit code whether it lacks anything."""
     from pgkeep.dump.run import make_dump
 
+    if args.time and args.from_backup is None:
+        raise UsageError("--time goes with --from-backup.")
     access = server_access(context)
     options = _options(context, args)
     with context.progress() as progress, open_dump_writer(context) as writer:
-        contents = make_dump(writer.repository, access, options, progress=progress)
+        if args.from_backup is None:
+            contents = make_dump(writer.repository, access, options, progress=progress)
+        else:
+            contents = _from_backup(context, writer.repository, options, progress)
         context.log.info("dump-made", dump=contents.dump, bytes=contents.stored_bytes)
         have = spread_dump(context, writer, contents, progress)
         asked: bool | None = args.expire
@@ -144,6 +162,34 @@ def run(context: Context, args: Namespace) -> int:
     if not contents.is_complete:
         return _incomplete(context, contents)
     return 0
+
+
+def _from_backup(
+    context: Context, repository: Repository, options: DumpOptions, progress: Progress
+) -> Contents:
+    """Restore the backup, dump what was restored."""
+    from dataclasses import replace
+
+    from pgkeep.cli.systems import restorable_layout
+    from pgkeep.dump.from_backup import FromBackup, restored_server
+    from pgkeep.dump.run import make_dump
+    from pgkeep.restore import target
+
+    args, settings = context.args, context.settings
+    layout = restorable_layout(settings, repository, system=None)
+    wanted = FromBackup(
+        args.from_backup or None,
+        target.at_time(args.time, inclusive=True) if args.time else target.latest(),
+        settings.jobs,
+        options.scratch,
+        options.programs,
+        context.environ.get("PGUSER") or settings.server.get("user"),
+    )
+    with restored_server(repository, layout, wanted, context.environ, progress=progress) as (
+        access,
+        source,
+    ):
+        return make_dump(repository, access, replace(options, source=source), progress=progress)
 
 
 def _options(context: Context, args: Namespace) -> DumpOptions:

@@ -95,6 +95,7 @@ def run(context: Context, args: Namespace) -> int:
                 for layout in _layouts(context, opened, member):
                     layouts[layout.system_identifier] = layout
                     report = _verify(opened, member, layout, options, progress)
+                    _verify_dumps(context, opened, member, layout, options, report, progress)
                     found.reports.append((str(member), report))
             except PgkeepError as error:
                 if len(opened.members) == 1 or isinstance(error, IdentityNeeded):
@@ -151,6 +152,43 @@ def _verify(
 
     own = opened.repository._replace(store=member.store)
     return verify(own, layout, options, progress=progress)
+
+
+def _verify_dumps(
+    context: Context,
+    opened: Opened,
+    member: Member,
+    layout: Layout,
+    options: VerifyOptions,
+    report: VerifyReport,
+    progress: Any,
+) -> None:
+    """Dumps at the same level; what is wrong with them is added to the report."""
+    from pathlib import Path
+
+    from pgkeep.dump.check import DumpCheckOptions, check_dumps
+    from pgkeep.verify.problem import Problem
+
+    own = opened.repository._replace(store=member.store)
+    if not opened.has_keys or not own.keyring.can_read_metadata:
+        return
+    scratch = context.settings.scratch
+    asked = DumpCheckOptions(
+        options.level,
+        context.environ,
+        context.settings.pg_bin,
+        Path(scratch) if scratch else None,
+        options.share,
+        options.most_seconds,
+    )
+    found = check_dumps(own, layout, asked, progress=progress)
+    for key, what, dump in found.problems:
+        effect = (f"breaks the dump {dump}",)
+        report.problems.append(Problem(key, what, windows=effect, level=options.level))
+    if found.dumps:
+        read = f", {len(found.read)} read" if options.level != "quick" else ""
+        report.notes.append(f"{found.dumps} dumps looked at{read}")
+    report.notes += found.notes
 
 
 def _lacking(
