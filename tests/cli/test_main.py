@@ -214,6 +214,7 @@ def test_only_what_root_must_do_as_root_is_done_as_root() -> None:
     assert {
         *("init", "setup", "backup", "mark", "list", "show", "copy", "verify"),
         *("hold", "release", "expire", "delete", "undelete", "keys"),
+        *("dump create", "dump list", "dump show", "dump restore", "dump expire", "dump delete"),
     } == as_owner
 
 

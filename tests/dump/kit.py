@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pgkeep.dump.load import plan_restore, restore_dump
 from pgkeep.dump.options import DumpOptions
+from pgkeep.dump.restore_plan import LoadOptions, LoadPlan
 from pgkeep.dump.run import make_dump
 from pgkeep.postgres.access import ServerAccess
 from pgkeep.progress import Silent
@@ -61,12 +63,9 @@ class Bench:
         self, server: PgServer, store: Store | None = None, *, sealed: bool = True
     ) -> None:
         self.server = server
-        self.store = store or MemoryStore()
         self.secret, public = age.generate_identity()
-        keys = make_key_set([public], None) if sealed else None
-        identity = create_repository(self.store, keys, at=now(), by=BY)
-        keyring = make_keyring(identity, unlock=Unlock([self.secret]) if sealed else None)
-        self.repository = Repository(self.store, identity, keyring)
+        self.store = store or MemoryStore()
+        self.repository = repository_in(self.store, (self.secret, public) if sealed else None)
         with self.access().connect() as connection:
             number = connection.value("SELECT system_identifier FROM pg_control_system()")
             major = connection.major
@@ -90,8 +89,29 @@ class Bench:
         wanted = DumpOptions("main", "test", BY, **{"programs": PROGRAMS, **options})
         return make_dump(self.repository, access or self.access(), wanted, progress=Silent())
 
+    def restore(self, made: Contents, target: PgServer, **options: Any) -> LoadPlan:
+        """Into another server."""
+        access = self.access(host=str(target.socket_dir))
+        wanted = LoadOptions(**{"programs": PROGRAMS, **options})
+        plan = plan_restore(self.repository, self.layout, made, access, wanted)
+        restore_dump(self.repository, self.layout, plan, access, progress=Silent())
+        return plan
+
     def dumps(self) -> Dumps:
         return read_dumps(self.repository, self.layout)
+
+
+def repository_in(store: Store, key: tuple[str, str] | None) -> Repository:
+    """A new one, with the key's secret half at hand; not sealed without."""
+    keys = make_key_set([key[1]], None) if key else None
+    identity = create_repository(store, keys, at=now(), by=BY)
+    return Repository(
+        store, identity, make_keyring(identity, unlock=Unlock(key[:1] if key else ()))
+    )
+
+
+def repository_in_memory(*, sealed: bool) -> Repository:
+    return repository_in(MemoryStore(), age.generate_identity() if sealed else None)
 
 
 def now() -> str:

@@ -14,6 +14,7 @@ from pgkeep.config.keeping import parse_policy
 from pgkeep.dump import expire as expire_module
 from pgkeep.dump.expire import expire_dumps
 from pgkeep.errors import DumpError, StoreDenied, StoreFull
+from pgkeep.keep.look import store_clock
 from pgkeep.progress import Silent
 from pgkeep.repository.dump_files import PART_BYTES
 from pgkeep.repository.dumps import read_dumps
@@ -66,7 +67,7 @@ def test_what_runs_that_died_have_left_goes_after_three_days_and_no_sooner(
         bench.dump()
     made = bench.dump()
     assert len(bench.dumps().litter) == 1
-    now = expire_module.store_clock(store, bench.layout, at="2026-11-20T00:00:00.000000Z", by=BY)
+    now = store_clock(store, bench.layout, at="2026-11-20T00:00:00.000000Z", by=BY)
     for hours, left in ((71, 1), (73, 0)):
         later = now + timedelta(hours=hours)
         monkeypatch.setattr(expire_module, "store_clock", lambda *_, later=later, **__: later)

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgkeep.dump import database
+from pgkeep.dump.process import Ended, run_reading
 from tests.dump.kit import Bench
 from tests.dump.site import DumpSite
 from tests.factory import ServerFactory
@@ -77,16 +79,17 @@ def test_a_conflict_with_replay_is_tried_again(
     standby = standby_of(server_factory, primary)
     bench = Bench(primary)
     bench.server = standby
-    real, tries = database.run_reading, []
+    tries: list[int] = []
+    real: Any = run_reading
 
     def disturbed(*arguments: object, **options: object) -> object:
         tries.append(1)
         if len(tries) == 1:
             # As a conflict ends it: by replay, in the middle of its COPY.
-            ended = real(*arguments, **options)  # type: ignore[arg-type]
+            ended = real(*arguments, **options)
             said = "pg_dump: error: ERROR:  canceling statement due to conflict with recovery"
             return ended._replace(code=1, said=said)
-        return real(*arguments, **options)  # type: ignore[arg-type]
+        return real(*arguments, **options)
 
     monkeypatch.setattr(database, "run_reading", disturbed)
     made = bench.dump(parts=frozenset())
@@ -100,6 +103,6 @@ def test_a_conflict_with_replay_is_tried_again(
     monkeypatch.setattr(database, "is_conflict", lambda said: True)
     lost = Bench(primary)
     lost.server = standby
-    real = lambda *a, **o: database.Ended(1, "due to conflict with recovery")  # noqa: E731
+    real = lambda *a, **o: Ended(1, "due to conflict with recovery")  # noqa: E731
     with pytest.raises(Exception, match="--pause-replay"):
         lost.dump(parts=frozenset(), tries=2)

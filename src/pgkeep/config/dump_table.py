@@ -12,7 +12,7 @@ DUMP_SETTINGS: tuple[Setting, ...] = (
         DEFAULT_DUMP_KEEP,
         "Which dumps are kept: those of so many days, at least so many, and the last of so many "
         "days, weeks, months and years.",
-        "30 days, 3 dumps, 12 monthly",
+        "30 days, 3 backups, 12 monthly",
         shown_default=f"`{DEFAULT_DUMP_KEEP.sentence('dumps')}`",
     ),
     Setting(

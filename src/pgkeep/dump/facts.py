@@ -32,7 +32,12 @@ class DumpFacts:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON may hold it."""
-        return {**asdict(self), "system_identifier": str(self.system_identifier)}
+        return {
+            **asdict(self),
+            "system_identifier": str(self.system_identifier),
+            "tablespaces": [list(pair) for pair in self.tablespaces],
+            "roles": list(self.roles),
+        }
 
 
 def read_dump_facts(connection: ServerConnection, *, force_version: bool = False) -> DumpFacts:

@@ -43,9 +43,10 @@ class Uploads:
         *,
         streams: int = 1,
         stored: Callable[[int], object] = lambda size: None,
-        part_bytes: int = PART_BYTES,
+        part_bytes: int | None = None,
     ) -> None:
-        self.repository, self.folder, self.part_bytes = repository, folder, part_bytes
+        self.repository, self.folder = repository, folder
+        self.part_bytes = part_bytes or PART_BYTES
         self.recipients = recipients_of(repository)
         self._stored = stored
         self._free = threading.Semaphore(streams + _UPLOADS)

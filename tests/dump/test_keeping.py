@@ -1,0 +1,97 @@
+"""Dumps are kept by age, number, day, week, month and year; those of dropped databases, too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pgkeep.config.keeping import parse_policy
+from pgkeep.dump.expire import decide_dumps
+from pgkeep.repository.dump_record import Contents, Missing
+from pgkeep.repository.dumps import StoredDump
+from pgkeep.units import to_utc_text
+from tests.dump.site import DumpSite
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+CONTENTS = Contents(
+    *("d", "main", "1", "", "", 1.0, "PostgreSQL 18.4", 18, "18.4"),
+    *("host", "postgres", "", "0", "server"),
+)
+
+
+def dump(days: float, *, complete: bool = True) -> StoredDump:
+    ended = NOW - timedelta(days=days)
+    contents = replace(
+        CONTENTS,
+        dump=f"{ended:%Y%m%dT%H%M%SZ}",
+        ended=to_utc_text(ended),
+        missing=() if complete else (Missing("a", "b", "c"),),
+    )
+    return StoredDump(contents, ended)
+
+
+def kept(policy: str, dumps: list[StoredDump]) -> list[float]:
+    decisions = decide_dumps(dumps, parse_policy(policy), now=NOW)
+    return [
+        (NOW - one.contents.moment) / timedelta(days=1)
+        for one, decision in zip(dumps, decisions, strict=True)
+        if decision.is_kept
+    ]
+
+
+def test_by_age_and_by_number() -> None:
+    dumps = [dump(days) for days in (40, 20, 10, 5, 1)]
+    assert kept("7 days, 1 dumps", dumps) == [5, 1]
+    assert kept("1 days, 3 dumps", dumps) == [10, 5, 1]
+    assert kept("90 days", dumps) == [40, 20, 10, 5, 1]
+    # Nobody dumps any more: what there is stays.
+    assert kept("7 days, 2 dumps", [dump(400), dump(300), dump(200)]) == [300, 200]
+
+
+def test_by_days_weeks_months_and_years() -> None:
+    dumps = [dump(days) for days in range(800, 0, -1)]
+    assert kept("0 days, 1 dumps, 3 daily", dumps) == [3, 2, 1]
+    assert len(kept("1 dumps, 4 weekly, 12 monthly, 2 yearly", dumps)) in range(15, 19)
+
+
+def test_what_lacks_something_never_counts_instead_of_a_whole_one() -> None:
+    dumps = [dump(50), dump(2, complete=False), dump(1, complete=False)]
+    assert kept("7 days, 1 dumps", dumps) == [50, 2, 1]
+    dumps = [dump(50), dump(20, complete=False), dump(10)]
+    assert kept("7 days, 1 dumps", dumps) == [10]
+
+
+@pytest.mark.majors(18)
+def test_expiry_follows_a_success_is_explained_and_covers_dropped_databases(
+    site: DumpSite,
+) -> None:
+    site.server.psql("CREATE DATABASE dropped_one")
+    keep: dict[str, Any] = {"PGKEEP_DUMP_KEEP": "2 dumps"}
+    first = site.dump("--no-expire", **keep)
+    site.server.psql("DROP DATABASE dropped_one")
+    second = site.dump(**keep)
+    dry = site.pgkeep("dump", "expire", "--dry-run", "--keep", "1 dumps")
+    assert "1 would be deleted" in dry.stdout
+    assert f"{first['dump']}   expires" in dry.stdout
+    assert len(site.pgkeep.json("dump", "list")["dumps"]) == 2
+    third = site.dump(**keep)
+    listed = site.pgkeep.json("dump", "list")
+    assert [one["dump"] for one in listed["dumps"]] == [second["dump"], third["dump"]]
+    assert not [path for path in site.files() if "dropped_one" in path.name]
+    assert not [path for path in site.files() if first["dump"] in str(path)]
+    # A failure deletes nothing, whatever the policy says.
+    site.pgkeep(
+        "dump",
+        "create",
+        code=80,
+        PGKEEP_DUMP_KEEP="1 dumps",
+        PGKEEP_DUMP_OPTIONS="--no-such-option",
+    )
+    assert len(site.pgkeep.json("dump", "list")["dumps"]) == 2
+    missing = site.pgkeep("dump", "delete", "2020", code=83)
+    assert "There is no dump '2020'" in missing.stderr
+    site.pgkeep("dump", "delete", second["dump"])
+    assert "There is no dump" in site.pgkeep("dump", "show", second["dump"], code=83).stderr
