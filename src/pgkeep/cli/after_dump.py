@@ -40,7 +40,7 @@ def spread_dump(
         problem = dropped.get(member.name)
         try:
             if problem is None:
-                copy_dump(lead.store, member.store, layout, contents)
+                copy_dump(lead.store, member.store, layout, contents.dump, contents=contents)
                 have.append(member.name)
         except PgkeepError as error:
             problem = error
@@ -53,7 +53,7 @@ def spread_dump(
             f"The dump {contents.dump} was made, and {len(have)} of the {wanted} repositories that "
             f"shall have it do: {', '.join(have)}.",
             why=" ".join(f"{name}: {what}" for name, what in reasons.items()) or None,
-            remedy="When the others can be reached, make another dump.",
+            remedy="When the others can be reached, run pgkeep copy.",
             dump=contents.dump,
         )
     return have

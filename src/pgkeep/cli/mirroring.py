@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pgkeep.cli.context import Context
 
 # What is written to all repositories at once; everything else follows by copying.
-_THROUGH = ("/packs/", "/history/")
+_THROUGH = ("/packs/", "/history/", "/dumps/")
+_LEAD_ONLY = ("/contents",)
 
 
 def open_lead(context: Context, members: Members) -> tuple[Repository, FanOutStore]:
@@ -34,6 +35,7 @@ def open_lead(context: Context, members: Members) -> tuple[Repository, FanOutSto
         RetryingStore(inner, deadline_seconds=PATIENCE_SECONDS, outages=context.outages),
         {member.name: member.store for member in others},
         through=_THROUGH,
+        lead_only=_LEAD_ONLY,
         dropped=lambda name, error: _dropped(context, name, error),
     )
     settings = context.settings

@@ -120,13 +120,15 @@ def _running(
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with (scratch / "log").open("ab") as log:
         process = subprocess.Popen(
-            [program.path, "-D", str(scratch / "data"), "-p", "5432", *options],
+            dying_with_us(
+                [program.path, "-D", str(scratch / "data"), "-p", "5432", *options],
+                signal.SIGINT,
+            ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={name: text for name, text in environ.items() if not name.startswith("PG")},
             start_new_session=True,
-            preexec_fn=dying_with_us(signal.SIGINT),
         )
     try:
         yield process

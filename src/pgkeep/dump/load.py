@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pgkeep.dump.statements import Statement, parse_globals
 from pgkeep.dump.toc import Selection, parse_list, select_tables
 from pgkeep.errors import DumpRefused, DumpRestoreFailed, NoSuchDump, ServerError
 from pgkeep.postgres.access import ServerAccess
+from pgkeep.postgres.connection import ServerConnection
 from pgkeep.progress import Progress
 from pgkeep.repository.dump_files import read_file
 from pgkeep.repository.dump_record import DIRECTORY, GLOBALS, PLAIN, Contents
@@ -77,7 +79,12 @@ class _Restore:
         try:
             if self._plan.statements:
                 self._progress.phase("restoring roles and tablespaces")
-                self._execute([one.text for one in self._plan.statements])
+                # All roles or none: one that is there is not touched by the next try. A tablespace
+                # is made outside of transactions.
+                spaces = [one.text for one in self._plan.statements if one.tablespace is not None]
+                others = [one.text for one in self._plan.statements if one.tablespace is None]
+                self._execute(others, in_one=True)
+                self._execute(spaces)
             for load in self._plan.loads:
                 self._progress.phase(f"restoring {load.name}")
                 self._progress.total(load.file.size_bytes)
@@ -229,8 +236,14 @@ class _Restore:
 
     # -- statements ------------------------------------------------------------------------
 
-    def _execute(self, statements: list[str]) -> None:
+    def _execute(self, statements: list[str], *, in_one: bool = False) -> None:
         with self._access.connect() as connection:
+            whole = connection.raw.transaction() if in_one and statements else nullcontext()
+            with whole:
+                self._execute_each(connection, statements)
+
+    def _execute_each(self, connection: ServerConnection, statements: list[str]) -> None:
+        if statements:
             # Names as the server's own scripts write them; E'…' only where it says so.
             connection.rows("SET standard_conforming_strings = on")
             for text in statements:
@@ -240,8 +253,7 @@ class _Restore:
                     raise DumpRestoreFailed(
                         "The server refused a statement, and the restore was stopped.",
                         why=f"{_shown(text)}: {error.why or error.what}",
-                        remedy="Mend that, then run the command again; what was made is kept, "
-                        "and not made again.",
+                        remedy="Mend that, then run the command again.",
                     ) from error
 
 

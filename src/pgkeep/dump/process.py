@@ -6,11 +6,11 @@ nobody is told "that was all" before its exit code was 0.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,12 @@ from typing import IO, Any, NamedTuple
 from pgkeep.errors import DumpError
 
 _PIPE_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1
+# prctl(PR_SET_PDEATHSIG); who was orphaned before it asked ends at once.
+_ASK = (
+    "import ctypes, os, sys; number, parent, *argv = sys.argv[1:]; "
+    "ctypes.CDLL(None).prctl(1, int(number), 0, 0, 0); "
+    "os.getppid() == int(parent) and os.execv(argv[0], argv)"
+)
 _SAID_LINES = 40
 
 
@@ -63,8 +68,7 @@ class Processes:
         with self._lock:
             if self._ending:
                 raise DumpError("The work was stopped.")
-            ask = dying_with_us(signal.SIGKILL)
-            process = subprocess.Popen(argv, preexec_fn=ask, **options)
+            process = subprocess.Popen(dying_with_us(argv, signal.SIGKILL), **options)
             self._running.add(process)
         return process
 
@@ -175,22 +179,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def dying_with_us(number: signal.Signals) -> Callable[[], None] | None:
-    """What a child runs first, so that the kernel sends it this signal when we are killed; None
-    where the kernel does not do that. Else pg_dump would wait for a lock, or fill a disk, for
-    nobody.
+def dying_with_us(argv: Sequence[str], number: signal.Signals) -> list[str]:
+    """The command in such a way that the kernel sends it this signal when we are killed, where the
+    kernel does that (Linux). Else pg_dump would wait for a lock, or fill a disk, for nobody.
 
-    Everything is looked up before the fork, since a child of many threads may do next to nothing.
+    A few lines of Python ask for it and become the program; ``preexec_fn`` would run them in a fork
+    of a process with threads, which may hang.
     """
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is None:
-        return None
-    wanted = int(number)
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, wanted, 0, 0, 0)
-
-    return ask
+    if sys.platform != "linux":
+        return list(argv)
+    return [sys.executable, "-I", "-S", "-c", _ASK, str(int(number)), str(os.getpid()), *argv]
 
 
 def widen(pipe: IO[bytes]) -> None:

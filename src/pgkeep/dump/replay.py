@@ -42,6 +42,7 @@ def paused_replay(access: ServerAccess) -> Iterator[None]:
     )
     assert guard.stdin is not None
     assert guard.stdout is not None
+    said = ""
     try:
         print(json.dumps(dict(access.parameters)), file=guard.stdin, flush=True)
         said = guard.stdout.readline().strip()
@@ -58,9 +59,9 @@ def paused_replay(access: ServerAccess) -> Iterator[None]:
         end = guard.stdout.readline().strip()
         guard.wait()
         guard.stdout.close()
-    if end != "resumed":
-        raise DumpError(
-            "Replay may still be paused on the standby.",
-            why=end or "The process that keeps the pause was ended.",
-            remedy="Run there: SELECT pg_wal_replay_resume()",
-        )
+        if said == "paused" and end != "resumed":
+            raise DumpError(
+                "Replay may still be paused on the standby.",
+                why=end or "The process that keeps the pause was ended.",
+                remedy="Run there: SELECT pg_wal_replay_resume()",
+            )

@@ -72,7 +72,8 @@ class FannedMirror:
 
 
 class FanOutStore(WrappedStore):
-    """``lead``, whose puts of keys that hold one of ``through`` go to the ``mirrors``, too.
+    """``lead``, whose puts of keys that hold one of ``through`` go to the ``mirrors``, too, but for
+    those that end with one of ``lead_only``: what says that all else is there.
 
     ``dropped`` is told once of each mirror that failed; it may be called from any thread.
     """
@@ -83,17 +84,19 @@ class FanOutStore(WrappedStore):
         mirrors: Mapping[str, Store],
         *,
         through: Sequence[str],
+        lead_only: Sequence[str] = (),
         dropped: Callable[[str, PgkeepError], object],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         super().__init__(lead)
         self.mirrors = [FannedMirror(name, store) for name, store in mirrors.items()]
         self._through, self._dropped = tuple(through), dropped
+        self._lead_only = tuple(lead_only)
         self._stall_seconds = stall_seconds
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
         """See :meth:`Store.put`, of the lead. ``data`` is the caller's again on return."""
-        if any(part in key for part in self._through):
+        if any(part in key for part in self._through) and not key.endswith(self._lead_only):
             self._give(key, data)
         return self.store.put(key, data, if_absent=if_absent)
 

@@ -15,9 +15,10 @@ from pgkeep.repository.system import read_systems
 from pgkeep.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pgkeep.cli.members import Members
+    from pgkeep.dump.mirror import CopiedDump
     from pgkeep.mirror.catch_up import CopyReport
     from pgkeep.mirror.compare import Difference
     from pgkeep.mirror.member import Member
@@ -84,6 +85,7 @@ def run(context: Context, args: Namespace) -> int:
         )
         for report in reports:
             report.made = report.target.name in made
+        dumps = {} if args.backup else _copy_dumps(present, reports, failed, layouts, args.dry_run)
         found = [
             one
             for report in reports
@@ -99,11 +101,17 @@ def run(context: Context, args: Namespace) -> int:
         ]
     document = {
         "dry_run": args.dry_run,
-        "targets": [report.as_dict() for report in reports],
+        "targets": [
+            {
+                **report.as_dict(),
+                "dumps": [one._asdict() for one in dumps.get(report.target.name, [])],
+            }
+            for report in reports
+        ],
         "away": [one.name for one in members.away],
         "differences": [one._asdict() for one in found],
     }
-    context.output.result(document, lambda: _render(context, args, reports, found))
+    context.output.result(document, lambda: _render(context, args, reports, found, dumps))
     failed |= {one.name: one.error for one in members.away}
     return _judge(context, reports, failed, found)
 
@@ -238,18 +246,50 @@ def _check_backups(
             )
 
 
+def _copy_dumps(
+    present: Sequence[Member],
+    reports: Sequence[CopyReport],
+    failed: dict[str, PgkeepError],
+    layouts: Sequence[Layout],
+    dry_run: bool,
+) -> dict[str, list[CopiedDump]]:
+    """Each target gets the dumps that others have; those it got, by its name."""
+    from pgkeep.dump.mirror import copy_dumps
+
+    found: dict[str, list[CopiedDump]] = {}
+    for report in reports:
+        target = report.target
+        sources = [one.store for one in present if one.name != target.name]
+        if target.name in failed:
+            continue
+        try:
+            for layout in layouts:
+                copied = copy_dumps(sources, target.store, layout, dry_run=dry_run)
+                found.setdefault(target.name, []).extend(copied)
+        except PgkeepError as error:
+            failed[target.name] = error
+    return found
+
+
 def _render(
     context: Context,
     args: Namespace,
     reports: Sequence[CopyReport],
     found: Sequence[Difference],
+    dumps: Mapping[str, Sequence[CopiedDump]],
 ) -> None:
     say = context.output.say
     verb = "lacks" if args.dry_run else "got"
     for report in reports:
         if report.made:
             say(f"{report.target} is a mirror now.")
+        own = dumps.get(report.target.name, ())
+        if own:
+            size = format_size(sum(one.bytes for one in own))
+            say(f"{report.target} {verb} {len(own)} dump{'' if len(own) == 1 else 's'}, {size}.")
         if not report.objects:
+            if own:
+                continue
             say(f"{report.target} {'lacks nothing' if args.dry_run else 'lacked nothing'}.")
             continue
         say(
