@@ -134,6 +134,8 @@ def _prices(value: object) -> object:
     from pgkeep.config.prices import parse_prices
 
     return parse_prices(_text(value))
+
+
 def _names(value: object) -> object:
     from pgkeep.config.dumps import parse_names
 
