@@ -1,22 +1,13 @@
 """Where PostgreSQL and pgBackRest come from: this machine, or a Debian tree beside it.
 
 pgBackRest publishes no binaries, and a stable distribution carries an old one. So unless both
-programs are on this machine, Debian's newest are unpacked by mmdebstrap into a directory of
-their own. They are not run in a chroot: each is started through *that* tree's dynamic loader
-with that tree's libraries, by a two-line script. So nothing is mounted, no privilege is
-needed, the server can call an ``archive_command`` of this machine, and all programs see the
-same paths.
-
-PostgreSQL finds its share and library directories relative to the program's own path; hence
-the scripts lie in a skeleton of the tree (``usr/lib/postgresql/18/bin``) whose other
-directories are links into it.
+programs are on this machine, Debian's newest are unpacked into a directory of their own, and run
+from there (tools/debian_postgres.py).
 """
 
 from __future__ import annotations
 
-import platform
 import re
-import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -24,7 +15,6 @@ from pathlib import Path
 
 MAJOR = 18
 PACKAGES = ("pgbackrest", f"postgresql-{MAJOR}")
-SOURCES = Path("/etc/apt")
 
 
 class BenchError(Exception):
@@ -56,14 +46,23 @@ def prepare_peers(work: Path, *, tree: Path | None) -> Peers:
 
     Raises BenchError if neither is possible.
     """
+    from tools.debian_postgres import TreeError, make_tree, wrap_tree  # of the checkout
+
     if tree is None:
         local = find_local()
         if local is not None:
             return local
         tree = work / "peers"
-    if not (tree / "usr/bin/pgbackrest").exists():
-        make_tree(tree)
-    return wrap_tree(tree, work / "bin")
+    pgbackrest = tree / "usr/bin/pgbackrest"
+    try:
+        if not pgbackrest.exists():
+            make_tree(tree, "sid", PACKAGES)
+        programs = wrap_tree(tree, MAJOR, work / "bin", others=[pgbackrest])
+    except TreeError as error:
+        raise BenchError(
+            f"pgBackRest and PostgreSQL {MAJOR} are not installed here, and {error}"
+        ) from error
+    return Peers(programs, programs / "pgbackrest", "Debian sid packages")
 
 
 def find_local() -> Peers | None:
@@ -78,64 +77,6 @@ def find_local() -> Peers | None:
         if pgbackrest and server.exists() and f" {MAJOR}." in _first_line([server, "--version"]):
             return Peers(place, Path(pgbackrest), "installed on this machine")
     return None
-
-
-def make_tree(tree: Path) -> None:
-    """Unpack Debian sid with the peers into ``tree`` (about 400 MB, half a minute)."""
-    mmdebstrap = shutil.which("mmdebstrap")
-    if mmdebstrap is None:
-        raise BenchError(
-            "pgBackRest and PostgreSQL 18 are not installed here, and neither is mmdebstrap, "
-            "which would fetch them. Install either (Debian: apt-get install mmdebstrap)."
-        )
-    command = [mmdebstrap, "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-    # A mirror may be a snapshot whose Release file is past its date.
-    command += ['--aptopt=Acquire::Check-Valid-Until "false"', "sid", str(tree)]
-    mirror = apt_mirror()
-    if mirror is not None:
-        command.append(mirror)
-    tree.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchError(f"mmdebstrap could not make {tree}:\n{done.stderr[-2000:]}")
-    tree.chmod(0o755)
-
-
-def apt_mirror() -> str | None:
-    """The first Debian mirror of this machine's own apt sources; None leaves the default."""
-    found = sorted(SOURCES.glob("sources.list.d/*.sources"))
-    for path in found:
-        for line in path.read_text().splitlines():
-            match = re.match(r"URIs:\s*(\S+/debian)/?(\s|$)", line)
-            if match:
-                return match.group(1)
-    for path in [SOURCES / "sources.list", *sorted(SOURCES.glob("sources.list.d/*.list"))]:
-        for line in path.read_text().splitlines() if path.exists() else ():
-            match = re.match(r"deb\s+(?:\[[^]]*\]\s+)?(\S+/debian)/?\s", line)
-            if match:
-                return match.group(1)
-    return None
-
-
-def wrap_tree(tree: Path, skeleton: Path) -> Peers:
-    """Write one starting script for each program of the tree; returns where they are."""
-    libraries = next(iter(sorted(tree.glob(f"usr/lib/{platform.machine()}-linux-gnu*"))), None)
-    loaders = sorted(tree.glob("lib64/ld-linux-*.so.*")) or sorted(tree.glob("lib/ld-linux-*"))
-    programs = tree / f"usr/lib/postgresql/{MAJOR}/bin"
-    if libraries is None or not loaders or not programs.is_dir():
-        raise BenchError(f"{tree} is not a Debian tree with PostgreSQL {MAJOR}; remove it.")
-    loader = tree / "usr/lib" / loaders[0].readlink().relative_to("../lib")
-    shutil.rmtree(skeleton, ignore_errors=True)
-    target = skeleton / f"usr/lib/postgresql/{MAJOR}"
-    (target / "bin").mkdir(parents=True)
-    (target / "lib").symlink_to(tree / f"usr/lib/postgresql/{MAJOR}/lib")
-    (skeleton / "usr/share").symlink_to(tree / "usr/share")
-    for program in [*programs.iterdir(), tree / "usr/bin/pgbackrest"]:
-        script = target / "bin" / program.name
-        start = [str(loader), "--library-path", str(libraries), "--argv0", str(script)]
-        script.write_text(f'#!/bin/sh\nexec {shlex.join([*start, str(program)])} "$@"\n')
-        script.chmod(0o755)
-    return Peers(target / "bin", target / "bin/pgbackrest", "Debian sid packages")
 
 
 def _number(text: str) -> str:

@@ -1,7 +1,8 @@
 """Which PostgreSQL this machine offers to the tests.
 
 Debian's directories first (they have contrib and pg_amcheck's extension), then what
-``pg_config`` on PATH belongs to, then the embedded wheel. What the server's user cannot
+``pg_config`` on PATH belongs to, then what tools/debian_postgres.py has provided, then the embedded
+wheel. What the server's user cannot
 execute does not count, and is remembered with the reason, so that a skipped version never
 looks like a tested one.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from pgkeep.demo.embedded import embedded_installations
 from tests.server_user import can_run, server_user
+from tools import debian_postgres
 
 SUPPORTED_MAJORS = (15, 16, 17, 18)
 # The oldest and the newest: no run that counts goes without them.
@@ -86,6 +88,8 @@ def _candidates() -> Iterator[tuple[Path, str]]:
         )
         if answer.returncode == 0:
             yield Path(answer.stdout.strip()), "system"
+    for bin_dir in debian_postgres.found():
+        yield bin_dir, "system"
     for bin_dir in embedded_installations().values():
         yield bin_dir, "embedded"
 

@@ -91,6 +91,7 @@ def site(server_factory: ServerFactory, pgkeep_program: Path) -> Iterator[Site]:
 
 
 @pytest.mark.end_to_end
+@pytest.mark.every_major
 def test_a_cluster_comes_back_as_it_was_at_every_kind_of_target(site: Site) -> None:
     prepare_pgbench(site.server, scale=2)
     with Load(site.server, ddl=True) as load:

@@ -27,7 +27,9 @@ def test_with_the_matching_client_and_with_a_newer_one_into_the_newest_server(
     matching = bench.dump()
     assert matching.program.split(".")[0] == str(major)
     made = [matching]
-    if major not in (15, NEWEST):  # 15 is found in its usual place, whatever else is named
+    # 15 is found in its usual place, whatever else is named. Of 17 the latest minor release keeps
+    # notes in column options that a pg_dump of 18 which is older than it does not leave out.
+    if major not in (15, 17, NEWEST):
         made.append(bench.dump(programs=str(find_installations()[NEWEST].bin_dir)))
         assert made[-1].program.split(".")[0] == str(NEWEST)
     target = ServerFactory(find_installations()[NEWEST])
