@@ -18,7 +18,7 @@ from tests.restore.verifybackup import verify_backup
 from tests.server_user import run_as_server_user
 
 HANDLES_OF_A_COMMAND = 96
-FEW, MANY = 2_000, 10_000
+FEW, MANY = 1_000, 6_000
 HANDLES = 128
 # Of one file: its name, its row, its place in the list of work, what its map needs.
 MOST_BYTES_A_FILE = 6_000

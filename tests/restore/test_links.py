@@ -28,6 +28,7 @@ def move(path: Path, place: Path) -> None:
     path.symlink_to(first)
 
 
+@pytest.mark.majors(18)
 def test_links_of_every_kind(site: Site) -> None:
     server, disk = site.server, made(site.root / "disk")
     spaces = {name: made(site.root / name) for name in ("fast", "far")}
@@ -66,7 +67,6 @@ def test_links_of_every_kind(site: Site) -> None:
     for into, options in (
         ("beside", {}),
         ("mapped", {"tablespaces": told}),
-        ("beside", {"delta": True}),
         ("mapped", {"delta": True, "backup": first.head.backup}),
     ):
         report = site.restore(into, **options)
