@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgkeep.errors import AmbiguousTimeline, ServerError
+from pgkeep.errors import AmbiguousTimeline, ArchivingNotWorking, ServerError
 from pgkeep.restore import target
 from tests.backup.site import Steered
 from tests.digest import Digest, assert_same_digest, cluster_digest
@@ -91,6 +91,28 @@ def test_a_third_server_that_archives_too_does_not_make_the_old_timeline_live(
     third.wait_for(lambda: last in site.stored_wal(), what=f"{last} is stored")
     assert site.plan().resolution.timeline == 2
     assert_restores_to(site, "back", cluster_digest(new))
+
+
+@pytest.mark.majors(18)
+def test_two_standbys_that_were_promoted_to_one_timeline(site: Site, old: PgServer) -> None:
+    """Neither asks the repository which timelines there are, so both take the second, and left the
+    first at the same place: even their history files are the same. Whoever archives first has it."""
+    first, other = make_standby(site.factory, old), make_standby(site.factory, old)
+    site.backup()
+    write(old, 1)
+    caught_up(first, old)
+    caught_up(other, old)
+    old.stop("immediate")
+    promote(first)
+    write(first, 2)
+    first.wait_archived()
+    promote(other)
+    write(other, 3)
+    with pytest.raises(ArchivingNotWorking, match="archiver failed"):
+        site.backup(other, archive_timeout=3.0)
+    assert "already in the repository with other content" in other.log_text()
+    assert site.backup(first).head.timeline == 2
+    assert_restores_to(site, "back", cluster_digest(first))
 
 
 @pytest.mark.majors(18)
