@@ -96,7 +96,7 @@ def test_a_third_server_that_archives_too_does_not_make_the_old_timeline_live(
 @pytest.mark.majors(18)
 def test_two_standbys_that_were_promoted_to_one_timeline(site: Site, old: PgServer) -> None:
     """Neither asks the repository which timelines there are, so both take the second, and left the
-    first at the same place: even their history files are the same. Whoever archives first has it."""
+    first at one place: even their history files are the same. Whoever archives first has it."""
     first, other = make_standby(site.factory, old), make_standby(site.factory, old)
     site.backup()
     write(old, 1)
