@@ -32,7 +32,8 @@ def soak(
     except Exception as error:
         again = f"python -m tests.soak --seed {seed} --steps {world.steps}"
         raise AssertionError(
-            f"It failed in step {world.steps}. Again: {again} --major {installation.major}"
+            f"It failed in step {world.steps} (the last restore: {world.doing}). "
+            f"Again: {again} --major {installation.major}"
         ) from error
     finally:
         world.close()

@@ -55,6 +55,7 @@ class World:
         self._number = 0
         self._restored: Path | None = None
         self.steps = 0
+        self._doing = ""
 
     def begin(self) -> None:
         """A first backup, and a standby."""
@@ -62,6 +63,11 @@ class World:
         prepare_pgbench(self._primary)
         self._make_backup(self._primary)
         self._standby = make_standby(self._factory, self._primary)
+
+    @property
+    def doing(self) -> str:
+        """The last restore that was begun, for the report of a failure."""
+        return self._doing
 
     def step(self) -> None:
         """Do the next thing."""
@@ -86,7 +92,8 @@ class World:
         """Every moment that is known can be gone back to."""
         self._moment()
         for moment in self._chance.sample(self._moments, min(2, len(self._moments))):
-            self._say(f"  end restore: {self._restore_to(moment, self._chance.choice(KINDS))}")
+            kind = self._chance.choice(KINDS)
+            self._say(f"  end restore: {self._restore_to(moment, kind)}")
         self._verify()
 
     def close(self) -> None:
@@ -211,6 +218,7 @@ class World:
         if not delta and self._restored is not None:
             shutil.rmtree(self._restored)
         said = f"{moment.name} by {kind}{', over a directory' if delta else ''}"
+        self._doing = said
         report = self._site.restore(
             "restored",
             target=moment.asked(kind),

@@ -1,8 +1,8 @@
 """WAL records, as far as a restore cares: where transactions end, restore points, switches.
 
 Structures: ``xlogrecord.h`` (a record and its block references), ``xact.h`` (ends of transactions),
-``pg_control.h`` and ``xlog_internal.h`` (restore points), ``tablespace.h``. What any other record
-does is not understood here, and need not be.
+``pg_control.h`` and ``xlog_internal.h`` (restore points), ``tablespace.h``, ``dbcommands_xlog.h``.
+What any other record does is not understood here, and need not be.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ RECORD_HEADER_SIZE = 24
 _CRC_OFFSET = 20
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
-RM_XLOG, _RM_XACT, _RM_TABLESPACE = 0, 1, 5
-MANAGERS = frozenset({RM_XLOG, _RM_XACT, _RM_TABLESPACE})
+RM_XLOG, _RM_XACT, _RM_DATABASE, _RM_TABLESPACE = 0, 1, 4, 5
+MANAGERS = frozenset({RM_XLOG, _RM_XACT, _RM_DATABASE, _RM_TABLESPACE})
+_DATABASE_DROP = 0x20
 _SHUTDOWN, _ONLINE, SWITCH, _RESTORE_POINT, _END_OF_RECOVERY = 0x00, 0x10, 0x40, 0x70, 0x90
 _XACT_OPMASK, _XACT_HAS_INFO = 0x70, 0x80
 _COMMIT, _ABORT, _COMMIT_PREPARED, _ABORT_PREPARED = 0x00, 0x20, 0x30, 0x40
@@ -41,6 +42,7 @@ class WalEventKind(Enum):
     SWITCH = "switch"
     END_OF_RECOVERY = "end of recovery"
     CREATE_TABLESPACE = "create tablespace"
+    DROP_DATABASE = "drop database"
 
 
 TRANSACTION_ENDS = frozenset(
@@ -70,7 +72,8 @@ class WalEvent(NamedTuple):
     """One record of interest. ``lsn`` is where it begins, as ``pg_waldump`` prints it.
 
     ``xid`` is the transaction that ended (for a prepared one, its own, as recovery compares it).
-    ``name`` is that of a restore point, or the location of a new tablespace.
+    ``name`` is that of a restore point, the location of a new tablespace, or the number of a
+    database whose files are removed.
     """
 
     kind: WalEventKind
@@ -93,6 +96,11 @@ def event_of(
         if kind in (WalEventKind.COMMIT_PREPARED, WalEventKind.ABORT_PREPARED):
             own = _two_phase_xid(data, info, major=major) or xid
         return WalEvent(kind, lsn, _moment(data), own)
+    if manager == _RM_DATABASE:
+        if info & 0xF0 != _DATABASE_DROP:
+            return None
+        number = int.from_bytes(_main_data(record)[:4], "little")
+        return WalEvent(WalEventKind.DROP_DATABASE, lsn, xid=xid, name=str(number))
     if manager == _RM_TABLESPACE:
         if info & 0xF0:
             return None

@@ -35,6 +35,7 @@ from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.marks import RestorePoint, read_restore_points
 from pgkeep.repository.wal_inventory import WalInventory, read_whole_inventory
+from pgkeep.restore.before_drop import NOTE, target_before_drop
 from pgkeep.restore.plan import Resolution, RestoreOptions, show_moment_exactly
 from pgkeep.restore.refusal import beyond_the_end, missing_wal, no_backup, not_in_wal
 from pgkeep.restore.search import WalReader, find_event, look_at_tail
@@ -292,7 +293,8 @@ class _Resolver:
             elif before is not None and closed < before:
                 event = find_event(self._reader, way.segments[first : index + 2], beyond)
             if event is not None:
-                return _Found(self._index_after(way, event.lsn), self._target, moment)
+                found = _Found(self._index_after(way, event.lsn), self._target, moment)
+                return self._sparing_databases(way, backup, event, found)
             if closed > moment:
                 return None
             before = closed
@@ -389,7 +391,10 @@ class _Resolver:
         wanted = _from_position(chosen.start_lsn, self._wanted_event())
         if chosen is not backup and find_event(self._reader, way.segments, wanted) != event:
             chosen, way = backup, self._way(history, backup)
-        return chosen, way, _Found(self._index_after(way, event.lsn), self._target, event.time)
+        found = _Found(self._index_after(way, event.lsn), self._target, event.time)
+        if not self._target.inclusive:
+            found = self._sparing_databases(way, chosen, event, found)
+        return chosen, way, found
 
     def _wanted_event(self) -> Callable[[WalEvent], bool]:
         value = self._target.value
@@ -398,6 +403,15 @@ class _Resolver:
         assert isinstance(value, int)
         xid = value & 0xFFFFFFFF  # WAL has the number without its epoch, and recovery compares that
         return lambda e: e.kind in TRANSACTION_ENDS and e.xid == xid
+
+    def _sparing_databases(
+        self, way: Way, backup: Backup, event: WalEvent, found: _Found
+    ) -> _Found:
+        """What was found, or the same by position where a database is dropped just before it."""
+        target = target_before_drop(self._reader, way, event, consistent=backup.stop_lsn)
+        if target is None:
+            return found
+        return found._replace(target=target, notes=(*found.notes, NOTE))
 
     # -- positions on a way -------------------------------------------------------------------
 
