@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pgkeep.restore.rates import Measured, Rates, remember_rates
 from pgkeep.seal import age
 from tests.cli.kit import Pgkeep
 from tests.installations import Installation, find_installations
@@ -110,6 +113,21 @@ def test_dry_run_of_a_restore_says_what_would_be_done_and_does_nothing(kept: Pgk
     assert (plan["dry_run"], plan["into"]) == (True, str(into))
     assert plan["backup"] in text
     assert not into.exists()
+    assert plan["estimate"] is None
+    assert "Time" not in text
+
+
+def test_a_plan_says_how_long_it_will_take_from_the_last_restore(kept: Pgkeep) -> None:
+    identity = json.loads(next((kept.state / "repositories").glob("*.json")).read_text())["id"]
+    measured = Measured(1 << 30, 10.0)
+    path = kept.state / "rates" / f"{identity}.json"
+    remember_rates(path, Rates(datetime(2026, 11, 20, 14, tzinfo=UTC), measured))
+    server_user().own(path.parent)
+    server_user().own(path)
+    options = ("restore", "--into", kept.root / "dry", "--dry-run")
+    text = kept(*options, PGKEEP_IDENTITY=kept.secret).stdout
+    assert "at 102 MiB/s, measured here at the restore of 2026-11-20 14:00:00 UTC" in text
+    assert "recovery comes on top" in text
 
 
 def test_restore_says_how_to_start_the_copy(kept: Pgkeep) -> None:

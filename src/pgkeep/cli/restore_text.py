@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pgkeep.cli.check_text import render_check
 from pgkeep.cli.render import pairs
-from pgkeep.units import format_duration, format_size, show_moment
+from pgkeep.units import format_duration, format_rate, format_size, show_moment
 
 if TYPE_CHECKING:
     from pgkeep.cli.context import Context
@@ -32,6 +32,7 @@ def render_plan(context: Context, plan: RestorePlan) -> None:
             f"{format_size(plan.stored_bytes)} "
             f"stored, {format_size(plan.wal_bytes)} of WAL · {format_size(plan.free_bytes)} free",
         ),
+        ("Time", _time(plan)),
         ("Left out", _left_out(plan)),
         ("Check", _check(plan)),
         ("WAL", f"{wal} ({plan.wal_mode_reason})"),
@@ -40,6 +41,19 @@ def render_plan(context: Context, plan: RestorePlan) -> None:
     ]
     for line in pairs(rows, indent=0):
         context.output.say(line)
+
+
+def _time(plan: RestorePlan) -> str:
+    found = plan.estimate
+    if found is None:
+        return ""
+    text = (
+        f"about {format_duration(found.seconds)} at {format_rate(found.rate)}, measured here at "
+        f"the restore of {show_moment(found.measured)}"
+    )
+    if found.recovery_seconds is None:
+        return f"{text}; recovery comes on top"
+    return f"{text}; then about {format_duration(found.recovery_seconds)} of recovery"
 
 
 def _left_out(plan: RestorePlan) -> str:

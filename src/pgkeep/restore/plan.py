@@ -13,6 +13,7 @@ from pgkeep.postgres.standby import Standby
 from pgkeep.repository.catalogue import Backup
 from pgkeep.repository.wal_plan import WalPlan
 from pgkeep.restore.databases import Database, Selection
+from pgkeep.restore.rates import Estimate
 from pgkeep.restore.target import AskedTarget, latest
 from pgkeep.units import show_moment
 
@@ -127,6 +128,8 @@ class RestorePlan:
     """Whether something stands there that is compared with the backup."""
     goes_on: bool = False
     """Whether that is a restore which was broken off, and nothing else."""
+    estimate: Estimate | None = None
+    """None where nothing like it was measured on this host."""
     databases: Selection | None = None
     """None where all are restored."""
 
@@ -172,6 +175,7 @@ class RestorePlan:
             "write_bytes": self.write_bytes,
             "stored_bytes": self.stored_bytes,
             "free_bytes": self.free_bytes,
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
             "owner": self.owner.name,
             "tablespaces": [
                 {"oid": t.oid, "name": t.name, "was": t.was, "location": str(t.location)}

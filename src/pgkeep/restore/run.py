@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgkeep import __version__
@@ -36,6 +36,7 @@ from pgkeep.restore.live import original_runs, refuse_live_tablespaces
 from pgkeep.restore.pinning import pinned
 from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, WalMode
 from pgkeep.restore.preflight import look_here, misfits
+from pgkeep.restore.rates import Rates, estimate, now
 from pgkeep.restore.resolve import resolve
 from pgkeep.restore.reuse import check_reusable, existing_tablespaces, holds_something
 from pgkeep.restore.search import WalReader
@@ -60,6 +61,8 @@ class RestoreReport:
     drop: str = ""
     server_facts: Mapping[str, Any] = field(default_factory=dict)
     """What the manifest has of the server that was backed up."""
+    rates: Rates | None = None
+    """What was measured; None after a restore over a directory."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as fields, for ``--json``."""
@@ -82,8 +85,10 @@ def plan_restore(
     *,
     access: FetchAccess,
     progress: Progress,
+    rates: Rates | None = None,
 ) -> RestorePlan:
-    """Everything that can be known beforehand; changes nothing anywhere.
+    """Everything that can be known beforehand; changes nothing anywhere. ``rates`` are those of
+    earlier restores on this host.
 
     Raises ``RestoreError`` and its kinds (``TargetNotReachable``, ``AmbiguousTimeline``,
     ``NoSuchBackup``, ``DirectoryNotEmpty``), ``UsageError``, ``LocalIOError``, ``IdentityNeeded``,
@@ -123,7 +128,7 @@ def plan_restore(
         notes = (f"{before}what stands there is compared, and only what differs is written", *notes)
     here = look_here(resolution.backup.head.postgres_major)
     warnings = (*_warnings_of_standby(options, mode, reason), *misfits(server, here))
-    return RestorePlan(
+    plan = RestorePlan(
         options,
         resolution,
         owner,
@@ -136,8 +141,12 @@ def plan_restore(
         warnings,
         over,
         goes_on,
-        databases,
+        databases=databases,
     )
+    if over:
+        return plan  # how much is the same already, nobody knows
+    sizes = {"write_bytes": plan.write_bytes, "wal_bytes": plan.wal_bytes}
+    return replace(plan, estimate=estimate(rates, **sizes, copied=mode == "copied"))
 
 
 def _warnings_of_standby(options: RestoreOptions, mode: WalMode, reason: str) -> tuple[str, ...]:
@@ -199,6 +208,7 @@ def run_restore(
         tuple(work.failed_pages),
         _drop(plan, pg_ctl, work.server_facts, port) if plan.left_out else "",
         work.server_facts,
+        None if plan.over else Rates(now(), work.files_measured, work.wal_measured),
     )
 
 

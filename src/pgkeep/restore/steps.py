@@ -45,6 +45,7 @@ from pgkeep.restore.extras import Extras
 from pgkeep.restore.landing import Lander
 from pgkeep.restore.maps import MapReader
 from pgkeep.restore.plan import FetchAccess, RestorePlan, describe_target
+from pgkeep.restore.rates import Measured
 from pgkeep.restore.syncing import unwritable
 from pgkeep.restore.wal_copy import copy_wal
 from pgkeep.units import to_utc_text
@@ -75,6 +76,7 @@ class Restoration:
         self._blank: list[FileRow] = []
         self.failed_pages: list[tuple[str, int]] = []
         self.written_bytes = 0
+        self.files_measured = self.wal_measured = Measured()
         self.adopt: tuple[str, ...] = ()
 
     def run(self) -> None:
@@ -182,7 +184,10 @@ class Restoration:
         )
         self._progress.phase(f"restoring {len(files)} files")
         self._progress.total(sum(file.size_bytes for file in files), len(files))
+        began = time.monotonic()
         lander.land(jobs=self.plan.options.jobs)
+        size = sum(file.size_bytes for file in files)
+        self.files_measured = Measured(size, time.monotonic() - began)
         self.written_bytes = lander.written_bytes
         return lander.checksums
 
@@ -232,6 +237,7 @@ class Restoration:
                 return command, steering.FETCH_END_COMMAND
         self._progress.phase("copying WAL")
         self._progress.total(self.plan.wal_bytes, self.plan.resolution.wal_files)
+        began = time.monotonic()
         copy_wal(
             extras,
             self._repository,
@@ -241,6 +247,7 @@ class Restoration:
             jobs=self.plan.options.jobs,
             advance=self._progress.advance,
         )
+        self.wal_measured = Measured(self.plan.wal_bytes, time.monotonic() - began)
         return steering.COPIED_RESTORE_COMMAND, steering.COPIED_END_COMMAND
 
     def _provide_fetch(self, extras: Extras) -> str | None:

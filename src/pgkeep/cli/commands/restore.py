@@ -13,12 +13,16 @@ from pgkeep.cli.restore_text import render_plan, render_report
 from pgkeep.cli.session import open_repo
 from pgkeep.cli.store_settings import left_for_server
 from pgkeep.cli.systems import restorable_layout
+from pgkeep.config import state_directory
 from pgkeep.config.mirrors import MAIN
+from pgkeep.errors import PgkeepError
 from pgkeep.storage.fallback import stores_of
 
 if TYPE_CHECKING:
     from pgkeep.repository.identity import Repository
+    from pgkeep.restore.checking import CheckReport
     from pgkeep.restore.plan import FetchAccess
+    from pgkeep.restore.run import RestoreReport
 
 EXAMPLES = (
     ("pgkeep restore --into /srv/back", "as new as the repository knows it"),
@@ -84,6 +88,7 @@ def run(context: Context, args: Namespace) -> int:
     """Plan; then show the plan, or do what it says and show what there is now."""
     from pgkeep.cli.privileges import state_owner
     from pgkeep.restore.checking import check_restored, failure_of
+    from pgkeep.restore.rates import read_rates
     from pgkeep.restore.run import plan_restore, run_restore
 
     settings = context.settings
@@ -91,8 +96,16 @@ def run(context: Context, args: Namespace) -> int:
     repository = open_repo(context, state_owner(context))
     layout = restorable_layout(settings, repository, system=args.system)
     access = fetch_access(context, repository)
+    rates_file = _rates_file(context, repository)
     with context.progress() as progress:
-        plan = plan_restore(repository, layout, options, access=access, progress=progress)
+        plan = plan_restore(
+            repository,
+            layout,
+            options,
+            access=access,
+            progress=progress,
+            rates=read_rates(rates_file),
+        )
         if args.dry_run:
             context.output.result(
                 {**plan.as_dict(), "dry_run": True}, lambda: render_plan(context, plan)
@@ -108,6 +121,7 @@ def run(context: Context, args: Namespace) -> int:
         if options.check is not None:
             check = check_restored(report.plan, report.server_facts, progress=progress)
             context.log.info("checked", problems=len(check.problems))
+    _remember_rates(context, rates_file, report, check)
     failure = None if check is None else failure_of(check, options.into)
     if failure is not None:
         if not context.output.json:
@@ -124,3 +138,30 @@ def run(context: Context, args: Namespace) -> int:
         lambda: render_report(context, report, check),
     )
     return 0
+
+
+def _rates_file(context: Context, repository: Repository) -> Path:
+    """Where this host remembers how fast restores from this repository are."""
+    from pgkeep.cli.privileges import state_owner
+
+    directory = state_directory(context.settings, state_owner(context))
+    return directory / "rates" / f"{repository.keyring.repository_id.hex()}.json"
+
+
+def _remember_rates(
+    context: Context, path: Path, report: RestoreReport, check: CheckReport | None
+) -> None:
+    """For the next plan; not worth an error. As root, in the name of the state's owner."""
+    from pgkeep.cli.privileges import acting_as, state_owner
+    from pgkeep.restore.rates import Measured, remember_rates
+
+    rates = report.rates
+    if rates is None:
+        return
+    if check is not None:
+        rates = rates._replace(replay=Measured(check.replayed_bytes, check.recovery_seconds))
+    try:
+        with acting_as(state_owner(context)):
+            remember_rates(path, rates)
+    except PgkeepError as error:
+        context.log.info("rates-not-kept", why=str(error))
