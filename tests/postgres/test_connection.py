@@ -98,6 +98,9 @@ def test_facts_are_those_of_the_cluster(server_factory: ServerFactory, server_tm
         "template1",
     ]
     assert {database.provider for database in facts.databases} == {"libc"}
+    assert [one.name for one in facts.databases if one.is_template] == ["template0", "template1"]
+    assert (facts.superuser, facts.dynamic_shared_memory_type) == ("postgres", "posix")
+    assert (facts.shared_memory_bytes or 0) >= 1 << 20
     assert [(found.name, found.location) for found in facts.tablespaces] == [("far", str(space))]
     assert ("plpgsql", "1.0") in facts.extensions
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from pgkeep.restore.preflight import Here, look_here, misfits
+from pgkeep.restore.here import Here, look_here
+from pgkeep.restore.locales import has_locale
+from pgkeep.restore.memory_here import MemoryHere
+from pgkeep.restore.preflight import misfits
 from tests.installations import Installation
 from tests.restore.site import Site
+from tests.servers import PgServer
 
 
 def database(name: str, **changes: Any) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def here(tmp_path: Path) -> Here:
         (tmp_path / name).touch()
     for name in ("pg_stat_statements.so", "auto_explain.so"):
         (tmp_path / name).touch()
-    return Here("x86_64", "2.36", tmp_path, tmp_path)
+    return Here("x86_64", "2.36", tmp_path, tmp_path, has_locale=lambda _: True)
 
 
 def test_the_same_machine_fits(here: Here) -> None:
@@ -80,6 +84,72 @@ def test_libraries_that_are_not_installed(here: Here) -> None:
     assert "uses postgis," in extension
     unknown = here._replace(libraries=None, share=None)
     assert misfits(SERVER, unknown) == ()
+
+
+def test_another_icu_names_both_versions_and_the_databases(here: Here) -> None:
+    words = database("words", provider="icu", locale="de", actual_version="153.112")
+    server = {**SERVER, "databases": [words, database("more", provider="icu", locale="sv")]}
+    assert misfits(server, here) == ()
+    asked = {"de": "153.120", "sv": None}
+    (text,) = misfits(server, here._replace(icu=asked.get))
+    assert "then 153.112, here 153.120 (words)" in text
+    assert "REINDEX DATABASE" in text
+    assert misfits(server, here._replace(icu=lambda _: "153.112")) != ()
+    same = {**SERVER, "databases": [words]}
+    assert misfits(same, here._replace(icu=lambda _: "153.112")) == ()
+    (text,) = misfits(server, here._replace(icu_missing=True))
+    assert "built without ICU, which gives the order of text in words, more" in text
+
+
+def test_a_locale_that_is_not_installed_keeps_people_out(here: Here) -> None:
+    here = here._replace(has_locale=lambda name: name != "de_DE.UTF-8")
+    german = database("app", collate="C", ctype="de_DE.UTF-8", actual_version=None)
+    (text,) = misfits({**SERVER, "databases": [german]}, here)
+    assert "does not have the locale de_DE.UTF-8 (of app)" in text
+    assert has_locale("C")
+    assert not has_locale("xx_XX.nothing") or look_here(15).glibc is None
+
+
+def test_an_older_minor_version(here: Here) -> None:
+    server = {**SERVER, "version_num": 170010}
+    for version in (None, "17.10", "17.11", "18.1"):
+        assert misfits(server, here._replace(postgres=version)) == ()
+    (text,) = misfits(server, here._replace(postgres="17.2"))
+    assert "PostgreSQL 17.10, and 17.2 here is older" in text
+
+
+def test_memory_that_the_server_takes_when_it_starts(here: Here) -> None:
+    server = {
+        **SERVER,
+        "shared_memory_bytes": 8 << 30,
+        "huge_pages": "on",
+        "dynamic_shared_memory_type": "posix",
+    }
+    assert misfits(server, here) == ()
+    large = MemoryHere(16 << 30, 8 << 30, 9 << 30)
+    assert misfits(server, here._replace(memory=large)) == ()
+    small = MemoryHere(4 << 30, 64 << 20, 0)
+    total, huge, dynamic = misfits(server, here._replace(memory=small))
+    assert "8.0 GiB of shared memory when it starts, and this machine has 4.0 GiB" in total
+    assert "vm.nr_hugepages" in huge
+    assert "--shm-size" in dynamic
+    other = {**server, "huge_pages": "try", "dynamic_shared_memory_type": "mmap"}
+    assert len(misfits(other, here._replace(memory=small))) == 1
+
+
+@pytest.mark.end_to_end
+@pytest.mark.majors(15)
+def test_icu_is_asked_as_the_server_asks_it(server: PgServer) -> None:
+    icu = look_here(15).icu
+    assert icu is not None
+    rows = server.psql(
+        "SELECT colliculocale || '=' || pg_collation_actual_version(oid) FROM pg_collation "
+        "WHERE collprovider = 'i' AND colliculocale IN ('und', 'de', 'sv', 'de-u-co-phonebk')"
+    )
+    assert {row.partition("=")[0]: row.partition("=")[2] for row in rows.splitlines()} == {
+        locale: icu(locale) for locale in (row.partition("=")[0] for row in rows.splitlines())
+    }
+    assert len(rows.splitlines()) >= 3
 
 
 @pytest.mark.end_to_end

@@ -7,39 +7,16 @@ it stops a restore, since the server may be started elsewhere.
 
 from __future__ import annotations
 
-import os
-import platform
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from pgkeep.restore.binaries import ask, find_pg_ctl
+from pgkeep.restore.here import Here
+from pgkeep.restore.preflight_facts import list_of, listed
+from pgkeep.restore.preflight_memory import memory_misfits
+from pgkeep.restore.preflight_text import text_misfits
 
-_NO_ORDER = ("C", "POSIX")
 _SAME_MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}
-
-
-class Here(NamedTuple):
-    """This machine. ``glibc`` is its version, None where the C library is another one;
-    ``libraries`` and ``share`` are those of a PostgreSQL of the right major, None for none."""
-
-    machine: str
-    glibc: str | None
-    libraries: Path | None
-    share: Path | None
-
-
-def look_here(major: int) -> Here:
-    """Looks for PostgreSQL's own directories with ``pg_config``."""
-    pg_ctl = find_pg_ctl(major)
-    pg_config = Path(pg_ctl).with_name("pg_config") if pg_ctl else None
-    return Here(
-        platform.machine(),
-        _glibc(),
-        _directory(pg_config, "--pkglibdir"),
-        _directory(pg_config, "--sharedir"),
-    )
 
 
 def misfits(server: Mapping[str, Any], here: Here) -> tuple[str, ...]:
@@ -47,9 +24,11 @@ def misfits(server: Mapping[str, Any], here: Here) -> tuple[str, ...]:
     not say is not looked at."""
     found = (
         _machine(server, here),
-        _collation(server, here),
+        _minor(server, here),
+        *text_misfits(server, here),
         _preloaded(server, here),
         _extensions(server, here),
+        *memory_misfits(server, here.memory),
     )
     return tuple(text for text in found if text)
 
@@ -67,33 +46,24 @@ def _machine(server: Mapping[str, Any], here: Here) -> str | None:
     )
 
 
-def _collation(server: Mapping[str, Any], here: Here) -> str | None:
-    was = server.get("libc_collation_version")
-    if not isinstance(was, str) or was == here.glibc:
+def _minor(server: Mapping[str, Any], here: Here) -> str | None:
+    was = server.get("version_num")
+    if here.postgres is None or not isinstance(was, int):
         return None
-    names = [
-        str(one.get("name"))
-        for one in _list(server, "databases")
-        if isinstance(one, dict)
-        and one.get("provider") == "libc"
-        and one.get("actual_version")
-        and one.get("collate") not in _NO_ORDER
-    ]
-    if not names:
+    major, _, minor = here.postgres.partition(".")
+    if int(major) != was // 10000 or int(minor) >= was % 10000:
         return None
-    now = f"glibc {here.glibc}" if here.glibc else "another C library"
     return (
-        f"The backup's text is in the order of glibc {was}, and this machine has {now}: after the "
-        f"restore indexes on text may be wrong in {_listed(names)}. Start it where glibc is {was} "
-        "(the same image), or run in each of them, before it is used: REINDEX DATABASE name; "
-        "ALTER DATABASE name REFRESH COLLATION VERSION;"
+        f"The cluster was written by PostgreSQL {was // 10000}.{was % 10000}, and {here.postgres} "
+        "here is older: what was repaired in between is not repaired here. Update it before the "
+        "start."
     )
 
 
 def _preloaded(server: Mapping[str, Any], here: Here) -> str | None:
     if here.libraries is None:
         return None
-    names = [str(name) for name in _list(server, "shared_preload_libraries")]
+    names = [str(name) for name in list_of(server, "shared_preload_libraries")]
     plain = [name.removeprefix("$libdir/").removesuffix(".so") for name in names]
     missing = [
         name for name in plain if "/" not in name and not (here.libraries / f"{name}.so").exists()
@@ -101,7 +71,7 @@ def _preloaded(server: Mapping[str, Any], here: Here) -> str | None:
     if not missing:
         return None
     return (
-        f"The server loads {_listed(missing)} when it starts, which is not in {here.libraries}: "
+        f"The server loads {listed(missing)} when it starts, which is not in {here.libraries}: "
         "until that is installed it does not start here."
     )
 
@@ -109,35 +79,11 @@ def _preloaded(server: Mapping[str, Any], here: Here) -> str | None:
 def _extensions(server: Mapping[str, Any], here: Here) -> str | None:
     if here.share is None:
         return None
-    names = [str(one[0]) for one in _list(server, "extensions") if isinstance(one, list) and one]
+    names = [str(one[0]) for one in list_of(server, "extensions") if isinstance(one, list) and one]
     missing = [n for n in names if not (here.share / "extension" / f"{n}.control").exists()]
     if not missing:
         return None
     return (
-        f"The cluster uses {_listed(missing)}, which is not installed in {here.share}: what needs "
+        f"The cluster uses {listed(missing)}, which is not installed in {here.share}: what needs "
         "it fails here until it is."
     )
-
-
-def _list(server: Mapping[str, Any], name: str) -> list[Any]:
-    """A fact that is a list; empty for anything else that a manifest may hold."""
-    found = server.get(name)
-    return found if isinstance(found, list) else []
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _glibc() -> str | None:
-    try:
-        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (ValueError, OSError):
-        return None
-    return version if name == "glibc" else None
-
-
-def _directory(pg_config: Path | None, option: str) -> Path | None:
-    text = ask(pg_config, option) if pg_config is not None else ""
-    return Path(text) if text and Path(text).is_dir() else None

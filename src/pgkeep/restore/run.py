@@ -32,10 +32,11 @@ from pgkeep.restore.destination import (
     linked_tablespaces,
     place_tablespaces,
 )
+from pgkeep.restore.here import look_here
 from pgkeep.restore.live import original_runs, refuse_live_tablespaces
 from pgkeep.restore.pinning import pinned
 from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, WalMode
-from pgkeep.restore.preflight import look_here, misfits
+from pgkeep.restore.preflight import misfits
 from pgkeep.restore.rates import Rates, estimate, now
 from pgkeep.restore.resolve import resolve
 from pgkeep.restore.reuse import check_reusable, existing_tablespaces, holds_something
