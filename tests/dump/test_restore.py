@@ -125,6 +125,7 @@ def test_into_the_living_server_under_a_new_name_and_single_tables(site: DumpSit
     assert site.server.psql("SELECT count(*) FROM shop.invoices", "orders") == "3000"
 
 
+@pytest.mark.majors(18)
 def test_jobs_and_clean_replace_what_is_there(site: DumpSite) -> None:
     fill(site.server)
     site.server.psql("ALTER DATABASE orders RESET default_transaction_read_only")
@@ -138,6 +139,7 @@ def test_jobs_and_clean_replace_what_is_there(site: DumpSite) -> None:
     assert content(site.server, "orders") == WANTED
 
 
+@pytest.mark.majors(18)
 def test_a_statement_that_fails_is_a_failure_and_a_living_database_stays_as_it_was(
     site: DumpSite,
 ) -> None:
@@ -153,6 +155,7 @@ def test_a_statement_that_fails_is_a_failure_and_a_living_database_stays_as_it_w
     assert site.server.psql("SELECT count(*) FROM shop.invoices", "orders") == "2901"
 
 
+@pytest.mark.majors(18)
 def test_a_dry_run_changes_nothing(site: DumpSite) -> None:
     fill(site.server)
     site.dump()
