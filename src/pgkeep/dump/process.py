@@ -10,7 +10,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -19,14 +18,9 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from pgkeep.errors import DumpError
+from pgkeep.postgres.children import dying_with_us
 
 _PIPE_BYTES = 1 << 20
-# prctl(PR_SET_PDEATHSIG); who was orphaned before it asked ends at once.
-_ASK = (
-    "import ctypes, os, sys; number, parent, *argv = sys.argv[1:]; "
-    "ctypes.CDLL(None).prctl(1, int(number), 0, 0, 0); "
-    "os.getppid() == int(parent) and os.execv(argv[0], argv)"
-)
 _SAID_LINES = 40
 # pg_dump writes 4 KiB at a time. Whoever reads each as it comes is woken up 250,000 times for a
 # gigabyte, at the cost of pg_dump's own time; so what comes slowly is left to gather in the pipe.
@@ -183,18 +177,6 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         process.kill()
-
-
-def dying_with_us(argv: Sequence[str], number: signal.Signals) -> list[str]:
-    """The command in such a way that the kernel sends it this signal when we are killed, where the
-    kernel does that (Linux). Else pg_dump would wait for a lock, or fill a disk, for nobody.
-
-    A few lines of Python ask for it and become the program; ``preexec_fn`` would run them in a fork
-    of a process with threads, which may hang.
-    """
-    if sys.platform != "linux":
-        return list(argv)
-    return [sys.executable, "-I", "-S", "-c", _ASK, str(int(number)), str(os.getpid()), *argv]
 
 
 def widen(pipe: IO[bytes]) -> None:

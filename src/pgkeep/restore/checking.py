@@ -11,31 +11,24 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pgkeep.errors import CheckFailed, RestoreError, ServerError, UsageError
-from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.facts import current_timeline
-from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.relation import database_of
 from pgkeep.progress import Progress
 from pgkeep.restore.binaries import find_pg_ctl
 from pgkeep.restore.looks import Look, look_at
 from pgkeep.restore.plan import RestoreOptions, RestorePlan
+from pgkeep.restore.recovering import Recovery
 from pgkeep.restore.trial import CHECK_LOG, TrialServer, acting_libraries
 
-_PAUSE_SECONDS = 0.2
 _MOST = 5
 # report_invalid_page() in src/backend/access/transam/xlogutils.c
 _INVALID_PAGE = re.compile(r"page \d+ of relation (\S+) (?:is uninitialized|does not exist)")
-_STATE = """
-SELECT pg_is_in_recovery(),
-  CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE false END,
-  pg_last_wal_replay_lsn()::text
-"""
 _DATABASES = """
 SELECT oid::int8, datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2
 ORDER BY datname
@@ -157,19 +150,22 @@ class _Check:
         progress: Progress,
     ) -> None:
         self._server, self._plan, self._progress = server, plan, progress
-        owner = plan.owner.name
-        users = (facts.get("superuser"), "postgres", owner)
-        self._users = list(dict.fromkeys(str(user) for user in users if user))
         self._without = frozenset(one.oid for one in plan.left_out)
-        self._first = "template1" if self._is_left_out("postgres") else "postgres"
-        self._replayed = plan.resolution.backup.start_lsn
+        self._recovery = Recovery(
+            server,
+            plan.options.into,
+            users=(facts.get("superuser"), "postgres", plan.owner.name),
+            database="template1" if self._is_left_out("postgres") else "postgres",
+            start=plan.resolution.backup.start_lsn,
+            progress=progress,
+        )
 
     def run(self) -> CheckReport:
         self._progress.phase("starting the restored server for a check, and recovering")
         self._progress.total(self._plan.wal_bytes)
         began = time.monotonic()
-        with self._connected() as connection:
-            paused = self._wait(connection)
+        with self._recovery.connect() as connection:
+            paused = self._recovery.wait(connection)
             seconds = time.monotonic() - began
             self._progress.phase("looking at what was recovered")
             timeline = int(current_timeline(connection, in_recovery=paused))
@@ -185,79 +181,16 @@ class _Check:
                 looks.append(look)
                 problems += [f"{name}: {text}" for text in look.problems]
         problems += missed_pages(self._server.said(), self._without)
-        replayed = self._replayed - self._plan.resolution.backup.start_lsn
+        replayed = self._recovery.replayed - self._plan.resolution.backup.start_lsn
         return CheckReport(
             tuple(looks), tuple(problems), paused, timeline, last, seconds, replayed, ()
         )
-
-    # -- until recovery has ended -----------------------------------------------------------------
-
-    def _connected(self) -> ServerConnection:
-        """The first session that the server allows, as a superuser."""
-        for _ in self._ticks():
-            for user in list(self._users):
-                try:
-                    connection = self._server.connect(self._first, user)
-                except ServerError as error:
-                    if f'role "{user}" does not exist' in str(error):
-                        self._users.remove(user)
-                    continue
-                if self._is_superuser(connection):
-                    self._users = [user]
-                    return connection
-                connection.close()
-                self._users.remove(user)
-            if not self._users:
-                raise CheckFailed(
-                    f"The server in {self._plan.options.into} was started, and could not be looked "
-                    "at.",
-                    why="This backup does not say how its superuser is called.",
-                    remedy="Start it by hand, and look; backups made from now on say it.",
-                )
-        raise AssertionError("unreachable")
-
-    def _wait(self, connection: ServerConnection) -> bool:
-        """Until recovery is over; returns whether it is paused."""
-        for _ in self._ticks():
-            try:
-                recovering, paused, replayed = connection.row(_STATE)
-            except ServerError:
-                continue  # it ended between two questions; or the server is gone, which is noticed
-            if replayed is not None and Lsn.parse(replayed) > self._replayed:
-                at = Lsn.parse(replayed)
-                self._progress.advance(at - self._replayed)
-                self._replayed = at
-            if paused or not recovering:
-                return bool(paused)
-        raise AssertionError("unreachable")
-
-    def _ticks(self) -> Iterator[None]:
-        """Endless as long as the server is there. Raises ``CheckFailed`` when it is not."""
-        while not self._server.ended:
-            yield
-            time.sleep(_PAUSE_SECONDS)
-        lines = self._server.said()
-        bad = [line for line in lines if re.match(r"(FATAL|PANIC|ERROR)\b", line)] or lines
-        said = "; ".join(" ".join(line.split()) for line in bad[-3:]) or "It said nothing"
-        raise CheckFailed(
-            f"The cluster was restored into {self._plan.options.into}, and its server did not come "
-            "through recovery.",
-            why=f"It said: {said}.",
-            remedy=f"The whole of it is in {self._server.log}.",
-        )
-
-    def _is_superuser(self, connection: ServerConnection) -> bool:
-        try:
-            query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
-            return bool(connection.value(query))
-        except ServerError:
-            return True  # the server went away, which is found out soon
 
     # -- looking ----------------------------------------------------------------------------------
 
     def _look(self, name: str, *, paused: bool) -> Look:
         self._progress.note(f"looking at {name}")
-        with self._server.connect(name, self._users[0]) as connection:
+        with self._server.connect(name, self._recovery.user) as connection:
             depth = self._plan.options.check
             assert depth is not None
             return look_at(connection, name, depth=depth, paused=paused)

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgkeep.errors import LocalIOError
+from pgkeep.postgres.children import dying_with_us
 from pgkeep.postgres.connection import ServerConnection, connect
 from pgkeep.restore.destination import supplementary_groups
 from pgkeep.restore.plan import Owner
@@ -106,16 +107,18 @@ class TrialServer:
 
     def connect(self, database: str, user: str) -> ServerConnection:
         """Raises ``ServerError``."""
+        return connect(self.address(database, user))
+
+    def address(self, database: str, user: str) -> dict[str, str]:
+        """libpq's parameters for a session."""
         assert self._folder is not None
-        return connect(
-            {
-                "host": str(self._folder),
-                "port": "5432",
-                "dbname": database,
-                "user": user,
-                "sslmode": "disable",
-            }
-        )
+        return {
+            "host": str(self._folder),
+            "port": "5432",
+            "dbname": database,
+            "user": user,
+            "sslmode": "disable",
+        }
 
     def said(self) -> list[str]:
         """The lines of its log."""
@@ -169,6 +172,8 @@ class TrialServer:
         words = [str(self._postgres), "-D", str(self._into)]
         for name, value in self._settings():
             words += ["-c", f"{name}={value}"]
+        if not self._owner.change:  # whom our own Python may be closed to
+            words = dying_with_us(words, signal.SIGINT)
         # A session of its own: a Ctrl-C at the terminal is ours to pass on.
         return subprocess.Popen(
             words,
