@@ -54,6 +54,19 @@ def test_without_a_command_the_overview_is_shown_and_nothing_was_done() -> None:
     assert run()[0] == 2
 
 
+def test_a_family_of_commands_shows_its_members() -> None:
+    code, text, _ = run("dump", "--help")
+    assert code == 0
+    assert run("help", "dump")[1] == run("--help", "dump")[1] == text
+    assert all(f"  {name} " in text for name in NAMES if name.startswith("dump "))
+    assert "\n  backup " not in text
+    assert run("dump")[0] == 2
+    code, _, err = run("dump", "crate")
+    assert code == 2
+    assert "Did you mean dump create?" in err
+    assert run("dump", "--json", "create", "--help") == run("dump", "create", "--help")
+
+
 def test_misspelt_command_is_refused_with_the_nearest_right_one() -> None:
     code, out, err = run("bakup")
     assert (code, out) == (2, "")

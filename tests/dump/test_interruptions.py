@@ -122,7 +122,10 @@ def test_a_killed_pg_dump_is_no_end_of_a_dump(server: PgServer) -> None:
 
 
 @pytest.mark.majors(18)
-def test_kill_9_leaves_no_dump_and_no_pg_dump(site: DumpSite) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_a_killed_run_leaves_no_dump_and_no_pg_dump(
+    site: DumpSite, number: signal.Signals, code: int
+) -> None:
     site.server.psql("CREATE TABLE held AS SELECT 1")
     with site.server.connect(autocommit=False) as session:
         session.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
@@ -134,8 +137,8 @@ def test_kill_9_leaves_no_dump_and_no_pg_dump(site: DumpSite) -> None:
         )
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         wait_until(lambda: site.server.psql(waiting) == "1", what="pg_dump waits")
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(process.pid, number)
+        assert process.wait(60) == code
         ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgkeep'"
         # The server notices a client that is gone when it next speaks to it.
         session.rollback()

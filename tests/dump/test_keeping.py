@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from pgkeep.config.keeping import parse_policy
 from pgkeep.dump.expire import decide_dumps
+from pgkeep.dump.lock import lock_dump
 from pgkeep.repository.dump_record import Contents, Missing
 from pgkeep.repository.dumps import StoredDump
+from pgkeep.repository.layout import Layout
+from pgkeep.storage.object_lock import ObjectLock
 from pgkeep.units import to_utc_text
+from tests.dump.kit import repository_in_memory
 from tests.dump.site import DumpSite
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -62,6 +66,27 @@ def test_what_lacks_something_never_counts_instead_of_a_whole_one() -> None:
     assert kept("7 days, 1 dumps", dumps) == [50, 2, 1]
     dumps = [dump(50), dump(20, complete=False), dump(10)]
     assert kept("7 days, 1 dumps", dumps) == [10]
+
+
+def test_a_dump_is_locked_with_what_opens_it() -> None:
+    repository = repository_in_memory(sealed=True)
+    layout = Layout("main", 1)
+    folder = layout.dump("20261126T020004Z")
+    for name in ("begun", "postgres.dump.age", "contents"):
+        repository.store.put(folder + name, b"x")
+    asked: dict[str, set[str]] = {}
+
+    class Lock:
+        def extend(self, prefix: str, keys: set[str], **_: datetime) -> int:
+            asked[prefix] = keys
+            return len(keys)
+
+    count = lock_dump(repository, layout, "20261126T020004Z", cast("ObjectLock", Lock()), days=7)
+    assert asked[folder] == {
+        f"{folder}{name}" for name in ("begun", "postgres.dump.age", "contents")
+    }
+    assert "pgkeep/repository" in asked["pgkeep/"]
+    assert count == sum(map(len, asked.values()))
 
 
 @pytest.mark.majors(18)

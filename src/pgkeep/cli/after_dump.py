@@ -59,6 +59,34 @@ def spread_dump(
     return have
 
 
+def lock_it(context: Context, contents: Contents) -> None:
+    """Lock the dump in each repository that shall have that and has it. Raises what the store
+    raises, and says that the dump was made all the same."""
+    from pgkeep.cli.members import settings_by_name
+    from pgkeep.cli.object_locks import lock_of
+    from pgkeep.dump.lock import lock_dump
+    from pgkeep.repository.dumps import CONTENTS
+
+    if not any(one.object_lock_days for one in settings_by_name(context.settings).values()):
+        return
+    layout = Layout(contents.cluster, int(contents.system_identifier))
+    for one in open_each(context, among=context.members or None).present:
+        days = one.settings.object_lock_days
+        there = one.repository.store.exists(layout.dump(contents.dump) + CONTENTS)
+        if days is None or not there:
+            continue
+        try:
+            lock = lock_of(one.settings)
+            extended = lock_dump(one.repository, layout, contents.dump, lock, days=days)
+            lock.close()
+        except PgkeepError as error:
+            error.what = (
+                f"The dump {contents.dump} was made, and is not locked in {one.name}. {error.what}"
+            )
+            raise
+        context.log.info("locked", repository=one.name, extended=extended)
+
+
 def expire_after_dump(context: Context, contents: Contents, progress: Progress) -> None:
     """What ``pgkeep dump expire`` does, in each repository that lets us."""
     from pgkeep.dump.expire import expire_dumps

@@ -6,7 +6,7 @@ import socket
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
-from pgkeep.cli.after_dump import expire_after_dump, spread_dump
+from pgkeep.cli.after_dump import expire_after_dump, lock_it, spread_dump
 from pgkeep.cli.context import Context
 from pgkeep.cli.dumps import open_dump_writer
 from pgkeep.cli.session import server_access, writer_facts
@@ -148,6 +148,7 @@ def run(context: Context, args: Namespace) -> int:
             contents = _from_backup(context, writer.repository, options, progress)
         context.log.info("dump-made", dump=contents.dump, bytes=contents.stored_bytes)
         have = spread_dump(context, writer, contents, progress)
+        lock_it(context, contents)
         asked: bool | None = args.expire
         wanted = context.settings.expire_after_dump if asked is None else asked
         if contents.is_complete and wanted:
