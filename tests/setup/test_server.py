@@ -134,6 +134,26 @@ def test_foreign_archive_command_is_not_overwritten(
     server.wait_for("SELECT current_setting('archive_command') LIKE '%wal-push %p'")
 
 
+def test_archive_command_that_calls_both_stays(
+    server_factory: ServerFactory, program: tuple[str, str]
+) -> None:
+    """Whoever archives with two programs must not lose one of them by running setup again."""
+    server = server_factory(conf={"archive_mode": "on", "archive_command": "/bin/true %p"})
+    pgkeep = Pgkeep().of(server)
+    pgkeep("init", "--no-encryption")
+    ours = pgkeep("setup", *program, code=10).stderr.partition("succeed: ")[2].split("  ")[0]
+    assert ours.startswith("/bin/true %p && ")
+    for both, code in (
+        (ours, 0),
+        (ours.replace("&&", ";"), 10),  # the first may fail, and nobody hears of it
+        (f"{ours} || true", 10),
+    ):
+        server.psql(f"ALTER SYSTEM SET archive_command = '{both}'")
+        server.reload()
+        pgkeep("setup", "--apply", *program, code=code)
+        assert server.psql("SHOW archive_command") == both
+
+
 def test_foreign_archive_command_is_seen_while_archiving_is_off(
     server_factory: ServerFactory, program: tuple[str, str]
 ) -> None:

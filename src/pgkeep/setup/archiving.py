@@ -7,6 +7,7 @@ is due follows from the first.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.errors import ServerError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pgkeep.postgres.connection import ServerConnection
 
 ARCHIVE_TIMEOUT_SECONDS = 60
+# What joins commands in a shell; in a path it would be quoted, and such a path is nobody's.
+_JOINS = re.compile(r"[;&|\n]")
 
 
 class ArchiveSettings(NamedTuple):
@@ -65,7 +68,7 @@ def archive_changes(
         if not replace_foreign:
             raise _foreign("archive_library", now.archive_library, command)
         wanted["archive_library"] = ""
-    if now.archive_command != command:
+    if now.archive_command != command and not _calls_both(now.archive_command, command):
         if not _is_ours(now.archive_command) and not replace_foreign:
             raise _foreign("archive_command", now.archive_command, command)
         wanted["archive_command"] = command
@@ -73,7 +76,15 @@ def archive_changes(
 
 
 def _is_ours(command: str) -> bool:
-    return not command.strip() or (" wal-push" in command and "pgkeep" in command)
+    """Whether it is nothing but a call of pgkeep, perhaps of another one or with other settings."""
+    alone = " wal-push" in command and "pgkeep" in command and not _JOINS.search(command)
+    return not command.strip() or alone
+
+
+def _calls_both(command: str, ours: str) -> bool:
+    """Whether it calls pgkeep just as we would, and others beside it, so that each must succeed."""
+    parts = [part.strip() for part in command.split("&&")]
+    return ours in parts and not any(_JOINS.search(part) for part in parts if part != ours)
 
 
 def _foreign(name: str, value: str, ours: str) -> ServerError:
@@ -81,7 +92,9 @@ def _foreign(name: str, value: str, ours: str) -> ServerError:
         f"The server already archives its WAL with another {name}: {value}",
         why="Somebody set it, and may rely on what it does.",
         remedy="If pgkeep shall take its place, run pgkeep setup --replace-archive-command; "
-        f"if both are needed, call both from a script of yours: {ours}",
+        f"if both are needed, join them, so that each has to succeed: {value} && {ours}"
+        if name == "archive_command"
+        else "if both are needed, set archive_command to one that calls both.",
         setting=name,
     )
 
