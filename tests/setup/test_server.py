@@ -152,6 +152,8 @@ def test_archive_command_that_calls_both_stays(
         server.reload()
         pgkeep("setup", "--apply", *program, code=code)
         assert server.psql("SHOW archive_command") == both
+    pgkeep("setup", "--apply", "--replace-archive-command", *program)
+    server.wait_for("SELECT current_setting('archive_command') NOT LIKE '/bin/true%'")
 
 
 def test_foreign_archive_command_is_seen_while_archiving_is_off(

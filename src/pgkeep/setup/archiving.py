@@ -68,7 +68,10 @@ def archive_changes(
         if not replace_foreign:
             raise _foreign("archive_library", now.archive_library, command)
         wanted["archive_library"] = ""
-    if now.archive_command != command and not _calls_both(now.archive_command, command):
+    is_done = command == now.archive_command or (
+        not replace_foreign and _calls_both(now.archive_command, command)
+    )
+    if not is_done:
         if not _is_ours(now.archive_command) and not replace_foreign:
             raise _foreign("archive_command", now.archive_command, command)
         wanted["archive_command"] = command

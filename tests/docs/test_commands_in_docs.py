@@ -1,0 +1,147 @@
+"""What README and documentation tell people to type is typed here.
+
+Sessions are run, page by page, on a real server with a repository of its own, and must print what
+the page shows. Of all other blocks every command line of pgkeep is parsed by its own parser.
+``WRITE_DOCS=1`` puts what is printed into the pages, to be looked at and cut.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pgkeep.cli import parsing
+from pgkeep.errors import PgkeepError
+from tests.docs.likeness import missing_line
+from tests.docs.pages import ROOT, Block, Step, all_pages, blocks_of, steps_of
+from tests.docs.world import World
+from tests.installations import Installation, find_installations
+
+# Their sessions are made from the code, and stand for forms of a command.
+_GENERATED = ROOT / "docs/reference"
+_PROGRESS = re.compile(r" …$|^(restoring|copying|comparing) .*: .* in \S+ m?s")
+_WORDS_OF_NO_COMMAND = ("…", "...")
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _is_run(page: Path) -> bool:
+    return not page.is_relative_to(_GENERATED) and bool(steps_of(page))
+
+
+PAGES = all_pages()
+RUN = [page for page in PAGES if _is_run(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_command_lines_are_understood(page: Path) -> None:
+    for block in blocks_of(page):
+        if isinstance(block, Step):
+            continue
+        for number, line in block.pgkeep_lines():
+            where = f"{_name(page)}:{number}: {line}"
+            try:
+                _parse(line)
+            except PgkeepError as error:
+                pytest.fail(f"{where}\n{error}")
+
+
+def test_what_is_not_run_says_why() -> None:
+    for page in PAGES:
+        for block in blocks_of(page):
+            if isinstance(block, Block) and block.not_run is not None:
+                assert len(block.not_run) > 10, f"{_name(page)}:{block.line}"
+
+
+def test_a_line_that_is_wrong_is_found() -> None:
+    for wrong in (
+        "pgkeep bakcup",
+        "pgkeep list --costs",
+        "pgkeep restore --time x --lsn 0/1 --into",
+    ):
+        with pytest.raises(PgkeepError):
+            _parse(wrong)
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest) -> Path:
+    assert isinstance(request.param, Path)
+    return request.param
+
+
+@pytest.fixture
+def world(page: Path, newest_installation: Installation, pgkeep_program: Path) -> Iterator[World]:
+    """The page's host, as its comment ``<!-- world: … -->`` says: bare, or with an older server."""
+    text = page.read_text()
+    installations = [newest_installation]
+    if "<!-- world: older -->" in text:
+        found = find_installations()
+        if len(found) < 2:
+            pytest.skip("an upgrade takes two versions of PostgreSQL")
+        installations.insert(0, found[sorted(found)[-2]])
+    world = World(installations, pgkeep_program, ready="<!-- world: bare -->" not in text)
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("page", RUN, ids=_name, indirect=True)
+def test_sessions_print_what_the_page_shows(page: Path, world: World) -> None:
+    written: dict[int, list[str]] = {}
+    for step in steps_of(page):
+        where = f"{_name(page)}:{step.line}: {step.command}"
+        printed = world.run(step.command, code=None)
+        expected = {0, *(code for code in (world.code,) if _shows_code(step, code))}
+        if os.environ.get("WRITE_DOCS") == "1":
+            written[step.line] = printed.splitlines()
+            continue
+        assert world.code in expected, f"{where}\nexit code {world.code}\n{printed}"
+        missing = missing_line(step.shown, printed)
+        assert missing is None, f"{where}\nnot printed: {missing}\n--- it printed\n{printed}"
+    if written:
+        _write(page, written)
+
+
+def _shows_code(step: Step, code: int) -> bool:
+    return any(f"exit {code}" in line for line in step.shown)
+
+
+def _parse(line: str) -> None:
+    """Raise what the program would raise for these words."""
+    words = shlex.split(line, comments=True)
+    while words[0] != "pgkeep":
+        words.pop(0)
+    for end, word in enumerate(words):
+        if word in ("|", "&&", "||", ">", ">>", ";", "2>&1"):
+            words = words[:end]
+            break
+    words = [word for word in words[1:] if word not in _WORDS_OF_NO_COMMAND]
+    command, rest = parsing.split_command(words)
+    if command is not None:
+        with suppress(SystemExit):  # --help
+            parsing.command_parser(command, parsing.load_command(command)).parse_args(rest)
+
+
+def _write(page: Path, written: dict[int, list[str]]) -> None:
+    commands = {step.line for step in steps_of(page) if not step.hidden}
+    result: list[str] = []
+    waiting: list[str] | None = None
+    skipping = False
+    for number, line in enumerate(page.read_text().splitlines(), start=1):
+        if waiting is not None and not line.startswith("> "):
+            result += waiting
+            waiting, skipping = None, True
+        if number in commands:
+            waiting = [line.rstrip() for line in written[number] if not _PROGRESS.search(line)]
+        if skipping and not line.startswith(("$ ", "```")):
+            continue
+        skipping = False
+        result.append(line)
+    page.write_text("\n".join(result) + "\n")
