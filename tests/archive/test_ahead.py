@@ -207,6 +207,7 @@ def test_work_ahead_ends_with_its_time_whatever_the_store_does(
         records=AheadRecords(tmp_path),
         segment_size=1 << 20,
         elapsed=lambda: time.monotonic() - started,
+        first_alone=False,
         limits=AheadLimits(begin_seconds=0.2, end_seconds=0.5),
     )
     assert time.monotonic() - started < 3
@@ -225,9 +226,32 @@ def test_a_shutdown_ends_work_ahead(data: DataDirectory, tmp_path: Path) -> None
         records=AheadRecords(tmp_path),
         segment_size=1 << 20,
         elapsed=lambda: 0.0,
+        first_alone=False,
         stop=lambda: True,
     )
     assert (done, pushed) == (0, [])
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_nothing_of_a_second_server_is_stored_beyond_where_it_meets_the_first(
+    host: Host, data: DataDirectory, shared: int
+) -> None:
+    """Two standbys were promoted to one timeline, and have its history in common, or a segment,
+    too. What the second had stored ahead the first would meet, and nobody would archive any
+    more."""
+    history = "00000002.history"
+    data.add_file(history, b"1\t0/100000\tno recovery target specified\n")
+    theirs = names(6, timeline=2)
+    for name in theirs[: shared + 1]:
+        data.add_segment(name, fill=b"\0")
+        assert host.push(data.path, name).returncode == 0
+
+    for number, name in enumerate(theirs):
+        data.add_segment(name, fill=b"\0" if number < shared else b"b", ready=True)
+    asked = theirs[0] if shared else history
+    assert host.push(data.path, asked).returncode == 0
+    assert host.wal_objects() == [history, *theirs[: shared + 1]]
+    assert host.push(data.path, theirs[shared]).returncode == 31
 
 
 def test_a_record_exists_only_after_the_upload(data: DataDirectory, tmp_path: Path) -> None:
@@ -245,6 +269,7 @@ def test_a_record_exists_only_after_the_upload(data: DataDirectory, tmp_path: Pa
         records=AheadRecords(tmp_path),
         segment_size=1 << 20,
         elapsed=lambda: 0.0,
+        first_alone=False,
     )
     assert done == 2
     assert {path.name for path in tmp_path.iterdir()} == {NAMES[0], NAMES[2]}

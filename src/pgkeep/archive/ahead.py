@@ -11,6 +11,11 @@ all be what they were, and the repository must be the same, asked anew, at the s
 are one repository in many places, and what was pushed into one is not in the others. A cluster
 that was rolled back behind an upload writes its segment again, under another ctime; it then meets
 the stored object, and a conflict that is told.
+
+Another server may archive the same timeline (two standbys were promoted at once). Whoever is first
+has it, and the other is refused; what it would store ahead of that, the rightful one would meet. So
+after a conflict nothing more is pushed, and where the file that was asked for was in the repository
+already, which may be the other's doing, the next one is pushed alone, to see whose it is.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.archive.source import FileMark, WalSource
-from pgkeep.errors import PgkeepError
+from pgkeep.errors import PgkeepError, WalConflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -119,46 +124,59 @@ def push_ahead(
     records: AheadRecords,
     segment_size: int,
     elapsed: Callable[[], float],
+    first_alone: bool,
     limits: AheadLimits | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Push files with several threads and return how many are durable now.
 
     ``push`` makes one file durable or raises. ``elapsed`` tells the seconds since the start of
-    the run, ``stop`` whether the server wants us gone. No error is raised: the server will ask
-    for each of these files, and then be told.
+    the run, ``stop`` whether the server wants us gone. With ``first_alone`` the others follow only
+    after the first was accepted. No error is raised: the server will ask for each of these files,
+    and then be told.
     """
     bounds = limits or AheadLimits()
     queue = list(names)[: bounds.files][::-1]
     done: list[str] = []
 
-    def work() -> None:
-        while queue and elapsed() < bounds.begin_seconds and not stop():
+    def work(most: int) -> None:
+        for _ in range(most):
+            if not queue or elapsed() >= bounds.begin_seconds or stop():
+                return
             try:
                 name = queue.pop()
             except IndexError:
                 return
-            if _push_one(os.path.join(pgdata, "pg_wal", name), push, records):  # noqa: PTH118
-                done.append(name)
+            try:
+                if _push_one(os.path.join(pgdata, "pg_wal", name), push, records):  # noqa: PTH118
+                    done.append(name)
+            except (PgkeepError, OSError, MemoryError) as error:
+                if first_alone or isinstance(error, WalConflict):
+                    queue.clear()
 
+    def run(workers: int, most: int) -> None:
+        threads = [threading.Thread(target=work, args=(most,), daemon=True) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive() and elapsed() < bounds.end_seconds and not stop():
+                thread.join(0.1)
+        if any(thread.is_alive() for thread in threads):
+            queue.clear()
+
+    if first_alone:
+        run(1, 1)
     # A file is in memory twice, plain and sealed.
-    workers = max(1, min(_WORKERS, len(queue), _MOST_BYTES // (2 * segment_size)))
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive() and elapsed() < bounds.end_seconds and not stop():
-            thread.join(0.1)
+    workers = min(_WORKERS, len(queue), max(1, _MOST_BYTES // (2 * segment_size)))
+    run(workers, bounds.files)
     return len(done)
 
 
 def _push_one(path: str, push: Callable[[WalSource], object], records: AheadRecords) -> bool:
-    try:
-        with WalSource(path) as source:
-            if records.has(source.mark):
-                return False
-            push(source)
-            records.note(source.mark)
-    except (PgkeepError, OSError, MemoryError):
-        return False
+    """False when it was pushed before. Raises what ``push`` does."""
+    with WalSource(path) as source:
+        if records.has(source.mark):
+            return False
+        push(source)
+        records.note(source.mark)
     return True

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pgkeep.archive.source import WalSource
+from pgkeep.postgres.wal_name import WalKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +69,9 @@ class _Push:
         self._settings = settings
         self._cluster = cluster
         self._state = state
+        self._is_new = False
+        """Whether the repository did not have the file that was asked for, nor another's of its
+        name."""
 
     def run(self) -> None:
         """Push with retries; then work ahead, which can fail nothing any more."""
@@ -140,6 +144,7 @@ class _Push:
         store = ask_ahead(store, self._settings, cluster=self._settings.cluster)
         target = self._target(open_to_write(store, self._settings, self._state))
         pushed = self._push_one(self._source, target)
+        self._is_new = pushed.stored_bytes > 0
         stored = f"is stored in {pushed.stored_bytes} bytes"
         self._say(f"{name} {stored if pushed.stored_bytes else 'was there already'}")
         return target
@@ -203,6 +208,7 @@ class _Push:
             records=records,
             segment_size=self._cluster.segment_size,
             elapsed=lambda: patience.elapsed,
+            first_alone=not self._is_new or self._source.name.kind is not WalKind.SEGMENT,
             stop=self._server_stops,
         )
         self._say(f"{done} files pushed ahead")
