@@ -98,10 +98,12 @@ def test_what_lies_before_the_first_backup_is_refused_with_the_nearest_moment(
     assert "nearest moment" in str(caught.value)
     with pytest.raises(TargetNotReachable, match="first backup on the way"):
         story.site.plan(target=target.at_lsn("0/2000000", inclusive=True))
-    with pytest.raises(TargetNotReachable, match="not in the stored WAL"):
+    with pytest.raises(TargetNotReachable, match="not in the stored WAL") as missing:
         story.site.plan(target=target.at_xid("5", inclusive=True))
-    with pytest.raises(TargetNotReachable, match="not in the stored WAL"):
+    assert "The nearest transactions in it: " in str(missing.value)
+    with pytest.raises(TargetNotReachable, match="not in the stored WAL") as missing:
         story.site.plan(target=target.at_name("no such point"))
+    assert "Restore points in it: 'the moment' (" in str(missing.value)
     with pytest.raises(NoSuchBackup):
         story.site.plan(backup="20200101T000000Z")
 

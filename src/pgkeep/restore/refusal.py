@@ -9,6 +9,7 @@ from pgkeep.errors import TargetNotReachable
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.recovery import RecoveryTarget
 from pgkeep.repository.catalogue import Backup
+from pgkeep.restore.neighbours import Neighbours
 from pgkeep.restore.plan import describe_target, show_moment_exactly
 from pgkeep.restore.search import WalReader, look_at_tail
 from pgkeep.restore.way import Hole, Way
@@ -65,14 +66,33 @@ def beyond_the_end(
 
 
 def not_in_wal(
-    target: RecoveryTarget, oldest: Backup, newest: Way, *, remembered: Sequence[str] = ()
+    target: RecoveryTarget,
+    oldest: Backup,
+    newest: Way,
+    *,
+    near: Neighbours,
+    remembered: Sequence[str] = (),
 ) -> TargetNotReachable:
-    """No such transaction or restore point was found; ``remembered`` are those that are known."""
+    """No such transaction or restore point was found, or only before a backup is consistent;
+    ``remembered`` are the points that are known."""
     known = f" Remembered restore points: {', '.join(remembered[-20:])}." if remembered else ""
+    found = near.itself
+    if found is not None:
+        return TargetNotReachable(
+            f"Cannot restore to {describe_target(target)}: it lies before the first moment that "
+            "can be reached.",
+            why=f"It is at {found.lsn}, and backup {oldest.id} is consistent from "
+            f"{oldest.stop_lsn} on.",
+            remedy="The nearest moment that can be reached: "
+            f"{show_moment_exactly(oldest.ended)} (--immediate --backup {oldest.id}).",
+        )
+    searched = (
+        f"WAL was searched from the start of backup {oldest.id} ({oldest.head.start_lsn}) up "
+        f"to {newest.name(newest.segments[-1])}, along timeline {int(newest.history.timeline)}."
+    )
     return TargetNotReachable(
         f"Cannot restore to {describe_target(target)}: it is not in the stored WAL.",
-        why=f"WAL was searched from the start of backup {oldest.id} ({oldest.head.start_lsn}) up "
-        f"to {newest.name(newest.segments[-1])}, along timeline {int(newest.history.timeline)}.",
+        why=" ".join(filter(None, (searched, near.sentence()))),
         remedy="Check the number or name, and whether --timeline is the right one; or restore "
         f"to a moment with --time.{known}",
     )

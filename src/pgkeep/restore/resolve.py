@@ -36,6 +36,7 @@ from pgkeep.repository.layout import Layout
 from pgkeep.repository.marks import RestorePoint, read_restore_points
 from pgkeep.repository.wal_inventory import WalInventory, read_whole_inventory
 from pgkeep.restore.before_drop import NOTE, target_before_drop
+from pgkeep.restore.neighbours import Neighbours
 from pgkeep.restore.plan import Resolution, RestoreOptions, show_moment_exactly
 from pgkeep.restore.refusal import beyond_the_end, missing_wal, no_backup, not_in_wal
 from pgkeep.restore.search import WalReader, find_event, look_at_tail
@@ -110,6 +111,7 @@ class _Resolver:
         points: Sequence[RestorePoint] = (),
     ) -> None:
         self._points = points
+        self._neighbours = Neighbours(options.target.target)
         self._reader, self._inventory = reader, inventory
         self._options, self._target = options, options.target.target
         self._backups = sorted(backups, key=lambda backup: backup.ended)
@@ -353,7 +355,9 @@ class _Resolver:
         if newest.hole is not None:
             raise missing_wal(self._reader, self._target, newest, newest.hole, usable)
         names = dict.fromkeys(point.name for point in self._points)
-        raise not_in_wal(self._target, usable[0], newest, remembered=list(names))
+        raise not_in_wal(
+            self._target, usable[0], newest, near=self._neighbours, remembered=list(names)
+        )
 
     def _before_remembered(self, history: TimelineHistory, usable: list[Backup]) -> list[Backup]:
         """Backups from which the remembered restore point of this name is reached."""
@@ -397,6 +401,15 @@ class _Resolver:
         return chosen, way, found
 
     def _wanted_event(self) -> Callable[[WalEvent], bool]:
+        is_wanted = self._event_of_target()
+
+        def look(event: WalEvent) -> bool:
+            self._neighbours.note(event)
+            return is_wanted(event)
+
+        return look
+
+    def _event_of_target(self) -> Callable[[WalEvent], bool]:
         value = self._target.value
         if self._target.kind == "name":
             return lambda e: e.kind is WalEventKind.RESTORE_POINT and e.name == value
