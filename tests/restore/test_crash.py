@@ -120,6 +120,25 @@ def test_too_little_room_is_said_before_anything_is_written(
     assert not (small_disk / "back").exists()
 
 
+@pytest.mark.majors(18)
+def test_each_disk_is_asked_for_what_goes_there(site: Site, small_disk: Path) -> None:
+    place = site.root / "fast"
+    place.mkdir()
+    site.server.psql(f"CREATE TABLESPACE fast LOCATION '{server_user().own(place)}'")
+    rows = "SELECT i, md5(i::text) m FROM generate_series(1, 500000) i"
+    site.server.psql(f"CREATE TABLE f TABLESPACE fast AS {rows}")
+    site.backup()
+    with pytest.raises(LocalIOError, match="not enough room") as caught:
+        site.restore("back", tablespaces={"fast": str(small_disk / "fast")}, wal="copied")
+    assert f"for {small_disk}/fast" in str(caught.value)
+    assert not (site.root / "back").exists()
+    # What goes to the other disk needs no room on the small one.
+    site.server.psql("DROP TABLE f; CREATE TABLE g (i int) TABLESPACE fast")
+    site.server.psql(f"CREATE TABLE h AS {rows}")
+    site.backup()
+    site.restore("back", tablespaces={"fast": str(small_disk / "fast")}, wal="copied")
+
+
 def test_a_disk_that_fills_up_meanwhile_ends_it_and_no_server_starts(
     backed_up: Site, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

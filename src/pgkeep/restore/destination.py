@@ -94,14 +94,21 @@ def free_bytes(path: Path) -> int:
 
     Raises ``LocalIOError``.
     """
-    place = path
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = _nearest(path)
     try:
         found = os.statvfs(place)
     except OSError as error:
         raise unwritable(place, error) from error
     return found.f_bavail * found.f_frsize
+
+
+def device_of(path: Path) -> int:
+    """The file system on which ``path`` is or will be. Raises ``LocalIOError``."""
+    place = _nearest(path)
+    try:
+        return place.stat().st_dev
+    except OSError as error:
+        raise unwritable(place, error) from error
 
 
 def check_free(path: Path, needed: int, *, exactly: Callable[[], int] | None = None) -> None:
@@ -262,6 +269,13 @@ def make_directories(
     for path, mode in directories:
         if (path, mode) not in inside and path not in links:
             maker.directory(into / path, mode)
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or what of the way to it exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def _named(name: str) -> Owner:

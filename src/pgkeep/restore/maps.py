@@ -83,10 +83,10 @@ class MapReader:
         for group, stored in self._read_ahead(groups):
             yield self._open(group, stored)
 
-    def data_bytes(self) -> int:
-        """How much of the files is not holes (to a page). Reads all maps."""
+    def data_bytes(self, wanted: Iterable[int] | None = None) -> int:
+        """How much of the files (of all) is not holes, to a page. Reads their maps."""
         pages = 0
-        for found in self.blocks():
+        for found in self.blocks(wanted):
             table = page_table(found.block, found.slots, name=found.name)
             pages += int(table.pages.sum())
         return pages * self.page_size

@@ -38,6 +38,7 @@ from pgkeep.restore.destination import (
     Maker,
     check_empty,
     check_free,
+    device_of,
     make_directories,
     sync_directory,
 )
@@ -148,13 +149,27 @@ class Restoration:
             )
 
     def _check_room(self, maps: MapReader) -> None:
-        """Files are no larger than they look, so most restores need not know of their holes."""
+        """Files are no larger than they look, so most restores need not know of their holes.
+
+        Tablespaces may lie on disks of their own; each disk is asked for what goes there.
+        """
         wal = self.plan.wal_bytes if self.plan.wal_mode == "copied" else 0
+        places = {f"pg_tblspc/{space.oid}": space.location for space in self.plan.tablespaces}
+        disks = {path: device_of(path) for path in (self._into, *places.values())}
+        shares: dict[int, tuple[Path, list[int]]] = {disks[self._into]: (self._into, [])}
+        for number, file in enumerate(self.files):
+            link = "/".join(file.path.split("/", 2)[:2])
+            path = self._into if file.area == OUTSIDE else places.get(link, self._into)
+            shares.setdefault(disks[path], (path, []))[1].append(number)
+        for path, numbers in shares.values():
+            self._check_disk(maps, path, numbers, wal if path == self._into else 0)
+
+    def _check_disk(self, maps: MapReader, path: Path, numbers: list[int], wal: int) -> None:
         if self.plan.over:
-            check_free(self._into, sum(map(self._growth, range(len(self.files)))) + wal)
+            check_free(path, sum(map(self._growth, numbers)) + wal)
             return
-        most = sum(file.size_bytes for file in self.files) + wal
-        check_free(self._into, most, exactly=lambda: maps.data_bytes() + wal)
+        most = sum(self.files[number].size_bytes for number in numbers) + wal
+        check_free(path, most, exactly=lambda: maps.data_bytes(numbers) + wal)
 
     def _growth(self, number: int) -> int:
         try:
