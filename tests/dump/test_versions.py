@@ -71,7 +71,7 @@ def test_not_into_an_older_server_nor_without_what_it_needs(server: PgServer) ->
     if older is None or not older.has_contrib:
         pytest.skip("PostgreSQL 15 with contrib is not installed")
     bench = Bench(server)
-    server.psql("CREATE ROLE app; CREATE DATABASE shop OWNER app")
+    server.psql("CREATE ROLE app; CREATE DATABASE shop OWNER app; CREATE ROLE stranger")
     made = bench.dump()
     factory = ServerFactory(older)
     try:
@@ -85,8 +85,10 @@ def test_not_into_an_older_server_nor_without_what_it_needs(server: PgServer) ->
             theirs.restore(needy, server, with_globals=False)
         why = caught.value.why or ""
         assert "needs the extensions pg_trgm" in why
-        server.psql("DROP DATABASE shop; DROP ROLE app")
-        with pytest.raises(DumpRefused, match="lacks the roles app"):
+        server.psql("DROP DATABASE shop; DROP ROLE app; DROP ROLE stranger")
+        # A role that has nothing to do with the database is not asked for.
+        assert made.facts_of("shop")["roles"] == []
+        with pytest.raises(DumpRefused, match="lacks the roles app, and"):
             bench.restore(made, server, databases=("shop",), with_globals=False)
         bench.restore(made, server, databases=("shop",), with_globals=False, ownership=False)
         owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'"

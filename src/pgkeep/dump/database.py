@@ -38,7 +38,7 @@ class DumpedDatabase(NamedTuple):
     file: DumpFile | None
     missing: tuple[Missing, ...]
     steps: tuple[Step, ...]
-    extensions: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[str, Any] = {}
 
     @property
     def said(self) -> str:
@@ -88,7 +88,7 @@ class DatabaseDump(NamedTuple):
                         settings.compression,
                     )
                     missing = (*reach.missing, *_unread(name, ended))
-                    return DumpedDatabase(name, file, missing, tuple(steps), reach.extensions)
+                    return DumpedDatabase(name, file, missing, tuple(steps), reach.facts)
             finally:
                 writer.abandon()
             if not is_conflict(ended.said):

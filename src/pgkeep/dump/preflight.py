@@ -88,20 +88,13 @@ def is_empty(connection: ServerConnection) -> bool:
     return not any(counts)
 
 
-def check_roles(
-    contents: Contents,
-    roles: frozenset[str],
-    ownership: bool,
-    loads: Sequence[_Load],
-    problems: Problems,
-) -> None:
-    """That owners exist, unless nobody shall own anything."""
-    if not ownership:
-        return
-    owners = {str(load.facts.get("owner")) for load in loads}
-    known = contents.facts.get("roles")
-    # Whom else objects may belong to nobody has listed; whatever role there was may be one.
-    wanted = owners | {str(role) for role in known} if isinstance(known, list) else owners
+def check_roles(roles: frozenset[str], loads: Sequence[_Load], problems: Problems) -> None:
+    """That each role exists that owns something, or was granted something."""
+    wanted = {
+        str(role)
+        for load in loads
+        for role in (load.facts.get("owner"), *load.facts.get("roles", []))
+    }
     lacking = sorted(wanted - roles)
     if lacking:
         shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if lacking[5:] else "")

@@ -6,7 +6,7 @@ whole database. Such tables are found beforehand, left out by name, and named in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgkeep.postgres.quoting import quote_always
 from pgkeep.repository.dump_record import Missing
@@ -40,6 +40,15 @@ WHERE o.why IS NOT NULL OR (o.relkind <> 'S' AND EXISTS (
     WHERE d.refobjid = o.oid AND d.deptype IN ('a', 'i') AND s.relkind = 'S' AND s.why IS NOT NULL))
 ORDER BY 1, 2
 """
+# Of the superuser that initdb made no dependency is recorded.
+_ROLES = """
+SELECT DISTINCT pg_get_userbyid(refobjid)::text FROM pg_shdepend
+WHERE refclassid = 'pg_authid'::regclass
+  AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION SELECT pg_get_userbyid(10)::text WHERE EXISTS (
+  SELECT FROM pg_class WHERE relowner = 10 AND oid >= 16384)
+ORDER BY 1
+"""
 _LARGE_OBJECTS = """
 SELECT count(*) FILTER (WHERE NOT (pg_has_role(m.lomowner, 'USAGE') OR EXISTS (
     SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT'
@@ -49,24 +58,26 @@ FROM pg_largeobject_metadata m
 
 
 class Reach(NamedTuple):
-    """``options`` leave out what cannot be read; ``missing`` names it; ``extensions`` are (name,
-    version) of what the database needs."""
+    """``options`` leave out what cannot be read; ``missing`` names it; ``facts`` are what the
+    database needs of a server: ``extensions`` (name, version) and ``roles``, of those that own
+    something in it or were granted something."""
 
     options: tuple[str, ...]
     missing: tuple[Missing, ...]
-    extensions: tuple[tuple[str, str], ...]
+    facts: dict[str, Any]
 
 
 def look_into(connection: ServerConnection, database: str) -> Reach:
     """Of a session in that database. Raises ``ServerError``."""
-    extensions = tuple(
-        (name, version)
-        for name, version in connection.rows(
-            "SELECT extname::text, extversion FROM pg_extension ORDER BY extname"
-        )
+    extensions = connection.rows(
+        "SELECT extname::text, extversion FROM pg_extension ORDER BY extname"
     )
+    facts = {
+        "extensions": [list(row) for row in extensions],
+        "roles": [name for (name,) in connection.rows(_ROLES)],
+    }
     if connection.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-        return Reach((), (), extensions)
+        return Reach((), (), facts)
     options, missing = [], []
     for schema, name, is_sequence, why in connection.rows(_UNREADABLE):
         pattern = f"{quote_always(schema)}.{quote_always(name)}"
@@ -79,4 +90,4 @@ def look_into(connection: ServerConnection, database: str) -> Reach:
         missing.append(
             Missing(database, f"all {count} large objects", f"{unreadable} of them may not be read")
         )
-    return Reach(tuple(options), tuple(missing), extensions)
+    return Reach(tuple(options), tuple(missing), facts)

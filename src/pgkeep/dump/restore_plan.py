@@ -229,7 +229,8 @@ def _check(connection: ServerConnection, plan: LoadPlan, problems: Problems) -> 
                 "Connect as a superuser, or use --no-globals --no-owner.",
             )
         )
-    check_roles(plan.contents, plan.roles, options.ownership, plan.loads, problems)
+    if options.ownership:
+        check_roles(plan.roles, plan.loads, problems)
     if options.tablespaces:
         has_globals = options.with_globals and plan.contents.file(GLOBALS) is not None
         check_tablespaces(connection, plan.contents, target, problems, with_globals=has_globals)

@@ -122,9 +122,9 @@ class _Run:
                 why=" ".join(f"{one.database}: {one.why}" for one in self.missing if one.database),
                 remedy="Mend that, then run the command again.",
             )
+        more = {found.name: found.facts for found in dumped}
         for fact in databases:
-            extensions = [one.extensions for one in dumped if one.name == fact["name"]]
-            fact["extensions"] = [list(pair) for pairs in extensions for pair in pairs]
+            fact.update(more[fact["name"]])
         return files
 
     def contents(
