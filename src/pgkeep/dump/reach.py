@@ -28,8 +28,11 @@ WITH own AS (
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass
-      AND e.objid = c.oid AND e.deptype = 'e')
+    AND (NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass
+        AND e.objid = c.oid AND e.deptype = 'e')
+      -- Of an extension only the rows of such tables are dumped that it names (pg_cron's jobs).
+      OR (row_security_active(c.oid)
+        AND c.oid IN (SELECT unnest(extconfig) FROM pg_extension)))
 )
 SELECT o.schema, o.name, o.relkind = 'S', coalesce(o.why, 'no SELECT on its sequence ' || (
     SELECT min(s.name) FROM pg_depend d JOIN own s ON s.oid = d.objid
