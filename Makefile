@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN := @$(PYTHON) -B -m tools.environment run --extras
 
 .DEFAULT_GOAL := .verbs
-.PHONY: demo test lint format docs bench clean .verbs
+.PHONY: demo test lint format docs bench deb clean .verbs
 
 demo: ## Lose a table and get it back, on a real server, in about a minute
 	$(RUN) demo pgkeep demo $(ARGS)
@@ -24,6 +24,9 @@ docs: ## Build the documentation site into site/
 
 bench: ## Measure against pgBackRest and pg_basebackup; ARGS goes to the benchmark
 	$(RUN) demo python -m bench $(ARGS)
+
+deb: ## Build a Debian package into dist/
+	@packaging/deb/build
 
 clean: ## Remove the environment and everything that was built
 	@$(PYTHON) -B -m tools.environment remove
