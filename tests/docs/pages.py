@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^( *)```(\S*)")
 # Three spaces stand between columns, and not between words.
 _COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*pgkeep(?: (?!.*\S {3,}[^#\s])|$)")
+_INLINE = re.compile(r"`(?:[A-Z_]+=\S+ )*pgkeep ([^`]+)`")
 _NOT_RUN = "<!-- not run:"
 
 
@@ -95,6 +96,18 @@ def blocks_of(page: Path) -> list[Block | Step]:
             not_run = None
         elif text.strip() and not_run is not None:
             raise AssertionError(f"{page}:{number}: 'not run' stands before no block")
+    return found
+
+
+def inline_commands(page: Path) -> list[tuple[int, str]]:
+    """What stands as a command of pgkeep within a sentence: ``pgkeep list --cost``."""
+    found = []
+    inside = False
+    for number, text in enumerate(page.read_text().splitlines(), start=1):
+        if _FENCE.match(text):
+            inside = not inside
+        elif not inside:
+            found += [(number, one) for one in _INLINE.findall(text)]
     return found
 
 

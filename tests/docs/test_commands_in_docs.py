@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from pgkeep.cli import parsing
+from pgkeep.cli.table import BY_NAME
 from pgkeep.errors import PgkeepError
 from tests.docs.likeness import missing_line
-from tests.docs.pages import ROOT, Block, Step, all_pages, blocks_of, steps_of
+from tests.docs.pages import ROOT, Block, Step, all_pages, blocks_of, inline_commands, steps_of
 from tests.docs.world import World
 from tests.installations import Installation, find_installations
 
@@ -52,6 +53,27 @@ def test_command_lines_are_understood(page: Path) -> None:
                 _parse(line)
             except PgkeepError as error:
                 pytest.fail(f"{where}\n{error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_and_options_within_sentences_exist(page: Path) -> None:
+    for number, text in inline_commands(page):
+        words = text.replace("\\n", " \\n").split()
+        if words[0].startswith("-") or "\\n" in words:  # what all commands take, or stored text
+            continue
+        where = f"{_name(page)}:{number}: pgkeep {text}"
+        try:
+            command, _ = parsing.split_command(words)
+        except PgkeepError as error:
+            if not any(name.startswith(f"{words[0]} ") for name in BY_NAME):
+                pytest.fail(f"{where}\n{error}")
+            continue  # a group of commands, as a whole
+        assert command is not None, where
+        parser = parsing.command_parser(command, parsing.load_command(command))
+        for word in words[1:]:
+            option = word.strip("[],…").partition("=")[0]
+            if option.startswith("--"):
+                assert option in parser._option_string_actions, where
 
 
 def test_what_is_not_run_says_why() -> None:
