@@ -183,7 +183,8 @@ def test_what_is_absent_is_asked_for_again_only_when_recovery_moves(spool: Spool
     stop, wait = filling(spool, source, segments=4)
     spool.note_position(NAMES[0])
     wait_until(lambda: files(spool) == NAMES[1:3])
-    wait_until(lambda: {NAMES[3], NAMES[4]} <= set(source.asked))
+    wait_until(lambda: NAMES[3] in source.asked)
+    time.sleep(0.2)  # one behind it may have been asked for at the same moment
     asked = len(source.asked)
     time.sleep(0.2)
     assert len(source.asked) == asked
