@@ -28,9 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         code = run_wal([given[at], *given[:at], *given[at + 1 :]])
         if arguments is None and given[at] == "wal-fetch" and "--prefetch" not in given:
-            # Recovery waits. What is left to do is taking the interpreter apart, and 3 ms.
-            sys.stdout.flush()
-            sys.stderr.flush()
+            # Recovery waits. What is left to do is taking the interpreter apart, and 3 ms. What it
+            # had to say was written when it was said; a pipe that is gone must not change the code.
             os._exit(code)
         return code
     # numpy's linear algebra, of which nothing is used here, would start a thread for each core,
