@@ -110,6 +110,7 @@ class FileWriter:
         self._size = 0
         self._kept = bytearray()
         self._parts: list[Future[Part]] = []
+        self._seen = 0  # of so many it is known that they are stored
         self.plain_bytes = 0
         if self._sealer is not None:
             self._add(self._sealer.start)
@@ -171,9 +172,9 @@ class FileWriter:
 
     def _hand_over(self, *, last: bool) -> None:
         assert self._buffer is not None
-        for future in self._parts:
-            if future.done():
-                future.result()
+        while self._seen < len(self._parts) and self._parts[self._seen].done():
+            self._parts[self._seen].result()
+            self._seen += 1
         number = len(self._parts) + 1
         name = self._stem if last and number == 1 else f"{self._stem}.{number:05d}"
         buffer, self._buffer = self._buffer, None
