@@ -55,6 +55,19 @@ def test_by_age_and_by_number() -> None:
     assert kept("7 days, 2 dumps", [dump(400), dump(300), dump(200)]) == [300, 200]
 
 
+def test_what_was_narrowed_or_comes_from_a_backup_takes_nobodys_place() -> None:
+    def narrowed(days: float, **changes: Any) -> StoredDump:
+        one = dump(days)
+        return one._replace(contents=replace(one.contents, **changes))
+
+    whole = [dump(days) for days in (70, 40, 35)]
+    some = [narrowed(days, facts={"scope": "databases tiny"}) for days in (33, 32)]
+    past = [narrowed(31, source="backup 20261101T000000Z")]
+    assert kept("30 days, 2 dumps", [*whole, *some, *past]) == [40, 35, 33, 32, 31]
+    assert kept("30 days, 1 dumps", [*whole, *some, *past]) == [35, 32, 31]
+    assert kept("0 days, 1 dumps, 12 monthly", [*whole, *some]) == [70, 35, 32]
+
+
 def test_by_days_weeks_months_and_years() -> None:
     dumps = [dump(days) for days in range(800, 0, -1)]
     assert kept("0 days, 1 dumps, 3 daily", dumps) == [3, 2, 1]

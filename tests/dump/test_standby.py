@@ -41,6 +41,12 @@ def test_replay_is_paused_while_it_is_dumped_and_goes_on_however_that_ends(
     assert made["facts"]["is_in_recovery"]
     assert made["complete"]
     assert standby.psql(STATE) == "not paused"
+    # Somebody else's pause is theirs, before and after.
+    standby.psql("SELECT pg_wal_replay_pause()")
+    wait_until(lambda: standby.psql(STATE) == "paused", what="replay is paused by hand")
+    assert site.dump("--pause-replay", **site.at(standby))["complete"]
+    assert standby.psql(STATE) == "paused"
+    standby.psql("SELECT pg_wal_replay_resume()")
     # Killed in the middle, it goes on as well: a slow pg_dump gives us the time.
     slow = site.write(
         "pg_dump",

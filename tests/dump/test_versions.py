@@ -45,6 +45,21 @@ def test_with_the_matching_client_and_with_a_newer_one_into_the_newest_server(
         target.close()
 
 
+@pytest.mark.majors(15)
+def test_a_compression_that_pg_dump_does_not_know_yet_is_gzip_and_called_so(
+    server: PgServer,
+) -> None:
+    server.psql("CREATE DATABASE shop")
+    server.psql(CONTENT, "shop")
+    bench = Bench(server)
+    made = bench.dump(format="plain", compression="zstd:12", include=("shop",))
+    file = made.file("database", "shop")
+    assert file is not None
+    assert (file.name, file.compression) == ("shop.sql.gz", "gzip:9")
+    bench.restore(made, server, databases=("shop",), rename="back")
+    assert server.psql("SELECT sum(n) FROM t", "back") == "5050"
+
+
 @pytest.mark.majors(18)
 def test_a_missing_program_is_named_with_what_to_install(
     server: PgServer, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pgkeep.config.dumps import DatabaseSettings
 from pgkeep.dump.directory import run_directory, scratch_directory
 from pgkeep.dump.options import DumpOptions
-from pgkeep.dump.pg_dump import dump_command, file_name
+from pgkeep.dump.pg_dump import dump_command, file_name, possible_compression
 from pgkeep.dump.process import Ended, Processes, run_reading
 from pgkeep.dump.reach import Reach, look_into
 from pgkeep.dump.replay import is_conflict
@@ -101,7 +101,10 @@ class DatabaseDump(NamedTuple):
         form = settings.format or CUSTOM
         if form == CUSTOM and (settings.jobs or 1) > 1:
             form = DIRECTORY  # the only one in which several can write
-        return settings._replace(format=form, compression=settings.compression or self.compression)
+        wanted = settings.compression or self.compression
+        return settings._replace(
+            format=form, compression=possible_compression(self.program, wanted)
+        )
 
     def _run(
         self, name: str, settings: DatabaseSettings, reach: Reach, writer: FileWriter

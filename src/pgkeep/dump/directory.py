@@ -107,8 +107,10 @@ def _follow(
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    """To pg_dump itself. Its workers end their table and wait for it; were they stopped, too, they
+    would outlive it if it is killed, with all their locks."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+        os.kill(process.pid, number)
 
 
 class _Tar:

@@ -4,6 +4,9 @@ The rules are those of backups (``keep/deciding.py``). A dump counts as good whe
 one that does is kept within the window, and never instead of a whole one. A dump of all databases
 is one thing, so what it has of a database that was dropped goes when it goes.
 
+Dumps that were narrowed to some databases or tables, or made from a backup, are judged among those
+that were narrowed likewise: none of them takes the place of one that holds more, or something else.
+
 Nothing lies in a trash: a dump is deleted at once, its contents first.
 """
 
@@ -63,7 +66,8 @@ def expire_dumps(
     for _, dumps in seen:
         if dumps.problems:
             raise dumps.problems[0].error
-    whole = sum(one.contents.is_complete for one in seen[-1][1].dumps)
+    present = seen[-1][1].dumps
+    whole = sum(one.contents.is_complete and not one.contents.scope for one in present)
     reports = []
     for layout, dumps in seen:
         now = datetime.now(UTC)
@@ -84,6 +88,17 @@ def decide_dumps(
     dumps: Sequence[StoredDump], policy: KeepPolicy, *, now: datetime, superseded: bool = False
 ) -> list[Decision]:
     """A decision for each, in their order."""
+    found: dict[str, Decision] = {}
+    for scope in {one.contents.scope for one in dumps}:
+        alike = [one for one in dumps if one.contents.scope == scope]
+        for decision in _decide_alike(alike, policy, now=now, superseded=superseded):
+            found[decision.backup] = decision
+    return [found[one.id] for one in dumps]
+
+
+def _decide_alike(
+    dumps: Sequence[StoredDump], policy: KeepPolicy, *, now: datetime, superseded: bool
+) -> list[Decision]:
     candidates = [
         Candidate(
             id=one.id,

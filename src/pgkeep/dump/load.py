@@ -21,7 +21,7 @@ from pgkeep.dump.process import Ended, Processes, run_feeding, run_quietly, run_
 from pgkeep.dump.restore_plan import ADD, CLEAN, CREATE, Load, LoadOptions, LoadPlan, plan_load
 from pgkeep.dump.statements import Statement, parse_globals
 from pgkeep.dump.toc import Selection, parse_list, select_tables
-from pgkeep.errors import DumpRefused, DumpRestoreFailed, NoSuchDump, ServerError
+from pgkeep.errors import DamagedObject, DumpRefused, DumpRestoreFailed, NoSuchDump, ServerError
 from pgkeep.postgres.access import ServerAccess
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.progress import Progress
@@ -29,6 +29,9 @@ from pgkeep.repository.dump_files import read_file
 from pgkeep.repository.dump_record import DIRECTORY, GLOBALS, PLAIN, Contents
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
+
+_PACKED_BYTES = 16 << 10
+_UNPACKED_BYTES = 4 << 20
 
 
 def plan_restore(
@@ -43,7 +46,14 @@ def plan_restore(
     file = contents.file(GLOBALS)
     if options.with_globals and file is not None and not options.tables:
         pieces = read_file(repository, layout.dump(contents.dump), file)
-        statements = parse_globals(b"".join(pieces).decode())
+        try:
+            statements = parse_globals(b"".join(pieces).decode())
+        except UnicodeDecodeError as error:
+            raise DamagedObject(
+                f"{file.name} of the dump {contents.dump} is not in UTF-8.",
+                remedy="Restore with --no-globals, and make the roles from the file that "
+                "pgkeep dump fetch brings.",
+            ) from error
     return plan_load(access, contents, statements, options)
 
 
@@ -293,15 +303,24 @@ def unpacked(pieces: Iterable[bytes | bytearray], method: str) -> Iterator[bytes
         import zlib
 
         unzip = zlib.decompressobj(wbits=31)
-        for piece in pieces:
-            yield unzip.decompress(piece)
-        yield unzip.flush()
+        try:
+            for some in _slices(pieces):
+                waiting: bytes = some
+                while waiting:
+                    yield unzip.decompress(waiting, _UNPACKED_BYTES)
+                    waiting = unzip.unconsumed_tail
+            yield unzip.flush()
+        except zlib.error as error:
+            raise DamagedObject(f"The dump does not decompress ({error}).") from error
     elif method == "zstd":
         import zstandard
 
         unpack_frame = zstandard.ZstdDecompressor().decompressobj()
-        for piece in pieces:
-            yield unpack_frame.decompress(bytes(piece))
+        try:
+            for some in _slices(pieces):
+                yield unpack_frame.decompress(some)
+        except zstandard.ZstdError as error:
+            raise DamagedObject(f"The dump does not decompress ({error}).") from error
     elif method == "none":
         yield from pieces
     else:
@@ -309,6 +328,14 @@ def unpacked(pieces: Iterable[bytes | bytearray], method: str) -> Iterator[bytes
             f"A plain dump that was compressed with {method} is not read by pgkeep.",
             remedy=f"Fetch it (pgkeep dump fetch), unpack it with {method}, and run psql on it.",
         )
+
+
+def _slices(pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    """Little at a time: what compresses well becomes a thousand times as much."""
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), _PACKED_BYTES):
+            yield bytes(view[start : start + _PACKED_BYTES])
 
 
 class _UseList:

@@ -44,6 +44,19 @@ class DumpOptions:
     system_identifier: int | None = None
     force_version: bool = False
 
+    @property
+    def scope(self) -> str:
+        """To which databases and to what of them the dump is narrowed, as text; empty for all."""
+        narrowed = {
+            "databases": self.include,
+            "without": self.exclude,
+            **{name: value for name, value in self.selection._asdict().items() if value},
+            "options": self.extra,
+        }
+        return "; ".join(
+            f"{name} {' '.join(sorted(words))}" for name, words in narrowed.items() if words
+        )
+
     def of(self, database: str) -> DatabaseSettings:
         """Everything that is said of a database: by itself, else for all."""
         own = self.databases.get(database, DatabaseSettings())

@@ -62,7 +62,7 @@ def dump_command(
     assert settings.format is not None
     command = [program.path, "--no-password", f"--format={_SHORT[settings.format]}"]
     if settings.compression is not None:
-        command.append(f"--compress={_compression(program, settings.compression)}")
+        command.append(f"--compress={_as_option(program, settings.compression)}")
     if into is not None:
         command += [f"--jobs={settings.jobs or 1}", f"--file={into}", "--no-sync"]
     for option, patterns in (
@@ -80,7 +80,8 @@ def globals_command(
     program: Program, access: ServerAccess, database: str, *, passwords: bool
 ) -> list[str]:
     """pg_dumpall, of roles and tablespaces only."""
-    command = [program.path, "--globals-only", "--no-password"]
+    # Else it is that of the database that we are connected to.
+    command = [program.path, "--globals-only", "--no-password", "--encoding=UTF8"]
     if not passwords:
         command.append("--no-role-passwords")
     return [*command, "-d", access.conninfo(database)]
@@ -111,11 +112,22 @@ def _knows_zstd(path: str, search: str) -> bool:
     return "nonexistent.pgkeep" in done.stderr
 
 
-def _compression(program: Program, compression: str) -> str:
-    """As the program wants it: until 15 a number only, which means gzip."""
+def possible_compression(program: Program, compression: str) -> str:
+    """What the program makes of it: until 15 there is nothing but gzip, or none."""
     if program.major >= 16:
         return compression
     method, _, level = compression.partition(":")
     if method.isdigit():
-        return method
-    return "0" if method == "none" else level if level.isdigit() else "6"
+        level = method
+    elif method == "none":
+        level = "0"
+    elif not level.isdigit():
+        level = "6"
+    return "none" if level == "0" else f"gzip:{min(int(level), 9)}"
+
+
+def _as_option(program: Program, compression: str) -> str:
+    """As the program wants it: until 15 a number, the level of gzip."""
+    if program.major >= 16:
+        return compression
+    return "0" if compression == "none" else compression.removeprefix("gzip:")

@@ -55,6 +55,8 @@ def paused_replay(access: ServerAccess) -> Iterator[None]:
             )
         yield
     finally:
+        if not said:
+            guard.terminate()  # it still waits, and looks at nothing else
         guard.stdin.close()
         end = guard.stdout.readline().strip()
         guard.wait()

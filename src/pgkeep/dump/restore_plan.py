@@ -92,6 +92,9 @@ def plan_load(
             action = _action(access, target, file, name, options, problems)
             loads.append(Load(file, facts, name, action))
         plan = LoadPlan(contents, options, loads, target, restore, psql)
+        for one in contents.missing:
+            where = f"{one.database}: " if one.database else ""
+            plan.notes.append(f"The dump lacks {where}{one.what} ({one.why}).")
         if options.with_globals:
             plan.statements = _needed(statements, target, options)
         _check(connection, plan, problems)
@@ -121,6 +124,12 @@ def _files(contents: Contents, options: LoadOptions) -> list[DumpFile]:
     if not found:
         raise NoSuchDump(f"The dump {contents.dump} has no database.")
     plain = [one.database for one in found if one.format == PLAIN]
+    if plain and not (options.ownership and options.tablespaces):
+        raise UsageError(
+            f"{plain[0]} was dumped in plain format, in which owners and tablespaces stand in the "
+            "statements themselves.",
+            remedy="Leave out --no-owner and --no-tablespaces; or dump in custom format.",
+        )
     if plain and (options.tables or options.clean or options.jobs > 1):
         raise UsageError(
             f"{plain[0]} was dumped in plain format, which is restored as a whole and by one job.",

@@ -156,7 +156,7 @@ class _Run:
             skipped=tuple(skipped),
             missing=tuple(self.missing),
             steps=tuple(self.steps),
-            facts=self._facts.as_dict(),
+            facts={**self._facts.as_dict(), "scope": self._options.scope},
         )
 
     # -- inside ----------------------------------------------------------------------------

@@ -101,6 +101,13 @@ class Contents:
         return not self.missing
 
     @property
+    def scope(self) -> str:
+        """What it was narrowed to when it was made, as text; empty for all of the server as it
+        was. Only dumps of one scope can stand in for each other."""
+        chosen = str(self.facts.get("scope") or "")
+        return chosen if self.source == "server" else f"{chosen} from a backup".strip()
+
+    @property
     def stored_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 

@@ -190,7 +190,10 @@ def _from_backup(
         access,
         source,
     ):
-        return make_dump(repository, access, replace(options, source=source), progress=progress)
+        # Settings and pg_hba would be those with which the backup was started to be dumped.
+        parts = options.parts - {"settings", "access"}
+        wanted_parts = replace(options, source=source, parts=parts)
+        return make_dump(repository, access, wanted_parts, progress=progress)
 
 
 def _options(context: Context, args: Namespace) -> DumpOptions:
