@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from pgkeep.config.keeping import KeepPolicy
 from pgkeep.config.names import known
-from pgkeep.config.prices import Prices
 from pgkeep.config.table import BY_NAME, Setting
 from pgkeep.config.values import is_key_text, parse, read_text
 
 if TYPE_CHECKING:
     from pgkeep.config.dumps import DatabaseSettings
+    from pgkeep.config.prices import Prices
 
 
 class FileContent(NamedTuple):
