@@ -137,6 +137,12 @@ class HashWriter:
             os.close(self._handle)
             self._handle = -1
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
     def _open(self) -> None:
         assert self._folder is not None
         path = self._folder / f"{self._attempt}{_HASHES}"

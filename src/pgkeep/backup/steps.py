@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pgkeep.backup.attempt import Attempt
 from pgkeep.backup.beginning import Beginning
-from pgkeep.backup.choosing import Wanted, choose_parents
 from pgkeep.backup.copied import CopiedFile
 from pgkeep.backup.copy import Copier, CopyFormat
-from pgkeep.backup.filling import Filling
 from pgkeep.backup.hash_cache import HashReader, HashWriter
 from pgkeep.backup.history import ensure_history
 from pgkeep.backup.mapping import MapCollector
 from pgkeep.backup.packing import PackFiller, PackStream
 from pgkeep.backup.parents import Parents
+from pgkeep.backup.pinned_parents import pinned_parents
 from pgkeep.backup.pins import Pin
 from pgkeep.backup.prepare import prove_data_directory, recorded_facts
-from pgkeep.backup.proof import Arrival
 from pgkeep.backup.publish import describe, publish
 from pgkeep.backup.reader import RUN_BYTES
 from pgkeep.backup.source import CONTROL_FILE, Source, SourceFile, outside_file, walk_data_directory
 from pgkeep.backup.throttle import RateLimit
 from pgkeep.backup.unfinished import PartialManifests
-from pgkeep.errors import BackupError, StoreUnavailable
+from pgkeep.backup.wal import BackupWal
 from pgkeep.postgres.backup_session import BackupSession, StartedBackup, StoppedBackup
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.postgres.datadir import external_config_files, read_control_bytes
-from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.page import scan_pages
-from pgkeep.postgres.wal_name import segments_between
-from pgkeep.repository.condemned import condemned_keys
 from pgkeep.repository.manifest import DATA_DIRECTORY, Head, Tablespace
 from pgkeep.repository.map import Extent, FileMap
 from pgkeep.repository.map_rows import PackKey
-
-_CHOICES = 4
 
 
 @dataclass(frozen=True)
@@ -59,8 +50,8 @@ def make_backup(attempt: Attempt, connection: ServerConnection) -> BackupReport:
     with (
         BackupSession(connection) as session,
         Beginning(attempt, session) as beginning,
-        _parents(attempt, pin) as parents,
-        _hash_cache(attempt) as cache,
+        pinned_parents(attempt, pin) as parents,
+        _hash_writer(attempt) as cache,
     ):
         stream = PackStream(
             attempt.repository,
@@ -86,57 +77,14 @@ def make_backup(attempt: Attempt, connection: ServerConnection) -> BackupReport:
     return report
 
 
-@contextmanager
-def _parents(attempt: Attempt, pin: Pin) -> Iterator[Parents]:
-    """What to compare with; from here on it is pinned, and its key is the attempt's."""
-    attempt.progress.phase("looking for the last backup")
-    condemned: frozenset[str] = frozenset()
-    for _ in range(_CHOICES):
-        parents, attempt.hash_key = choose_parents(
-            attempt.repository,
-            attempt.layout,
-            _wanted(attempt, pin, condemned),
-            progress=attempt.progress,
-        )
-        with parents:
-            # Only what is condemned after the pin names the parent is spared for the pin's sake.
-            pin.work_from(parents.base)
-            condemned = frozenset(condemned_keys(attempt.repository.store, attempt.layout))
-            if parents.pack_keys(attempt.layout).isdisjoint(condemned):
-                attempt.parent = parents.base
-                yield parents
-                return
-    raise BackupError(
-        "No backup that this one could be compared with stays long enough.",
-        why="While one was chosen, a sweep condemned packs of it, several times in a row.",
-        remedy="Run the backup again when the sweep is done.",
-    )
-
-
-def _wanted(attempt: Attempt, pin: Pin, condemned: frozenset[str]) -> Wanted:
-    return Wanted(
-        attempt.facts.block_size,
-        pin.seen_at,
-        condemned,
-        attempt.options.full,
-        attempt.options.read_all_every,
-        attempt.cache,
-    )
-
-
-@contextmanager
-def _hash_cache(attempt: Attempt) -> Iterator[HashWriter]:
+def _hash_writer(attempt: Attempt) -> HashWriter:
     """Where this backup's page hashes go."""
-    writer = HashWriter(
+    return HashWriter(
         attempt.cache,
         attempt.id,
         repository_id=attempt.repository.keyring.repository_id.hex(),
         key=attempt.hash_key,
     )
-    try:
-        yield writer
-    finally:
-        writer.close()
 
 
 class _Steps:
@@ -149,11 +97,9 @@ class _Steps:
         parents: Parents,
         cache: HashWriter,
     ) -> None:
-        self._attempt, self._connection, self._pin = attempt, connection, pin
+        self._attempt, self._pin = attempt, pin
         self._stream, self._parents, self._cache = stream, parents, cache
-        self._filling = Filling(attempt, connection)
-        self._proof: Arrival | None = None
-        self._unproved: StartedBackup | None = None
+        self._wal = BackupWal(attempt, connection, pin, cache)
         self._collector = MapCollector(
             stream, attempt.manifest, page_size=attempt.facts.block_size, keep_blocks=True
         )
@@ -165,7 +111,7 @@ class _Steps:
         stopped = self._stop(session, started)
         self._add_packs()
         self._describe(source)
-        self._wait_for_wal(session, started, stopped)
+        self._wal.wait(session, started, stopped)
         head = publish(attempt, started, stopped, pin=self._pin)
         failed = tuple(sorted(self._collector.failed))
         return BackupReport(head, failed, tuple(source.left_out), len(self._collector.unread))
@@ -184,8 +130,7 @@ class _Steps:
             host=attempt.options.host,
         )
         attempt.progress.phase("checking that WAL arrives in the repository")
-        self._filling.begin(session, started)
-        self._unproved = started
+        self._wal.begin(session, started)
         return started
 
     def _copy(self, session: BackupSession, started: StartedBackup) -> Source:
@@ -209,35 +154,14 @@ class _Steps:
             session.keepalive()
             self._pin.renew()
             unfinished.publish_when_due()
-            return self._prove(session)
+            return self._wal.look(session)
 
         try:
-            copier.copy(files, done=self._done, keepalive=keepalive, first=self._prove(session))
+            copier.copy(files, done=self._done, keepalive=keepalive, first=self._wal.look(session))
         finally:
             unfinished.close()
         attempt.copy_seconds = time.monotonic() - before
         return source
-
-    def _prove(self, session: BackupSession) -> float | None:
-        """Whether WAL arrives; seconds until another look, None when that is certain, or when
-        nothing can have arrived yet.
-
-        The copy need not wait for it, and what is copied before a refusal is not lost. Nor is a
-        store waited for that does not answer, since the session has to be looked after.
-        """
-        started = self._unproved
-        if started is not None and self._filling.is_begun(session, started):
-            self._proof = self._arrival(started, started.start_lsn, impatient=True)
-            self._unproved = None
-        if self._proof is None:
-            return None
-        try:
-            pause = self._proof.look()
-        except StoreUnavailable:
-            return None
-        if pause is None:
-            self._proof = None
-        return pause
 
     def _files(self) -> tuple[Source, list[SourceFile]]:
         attempt, facts, pgdata = self._attempt, self._attempt.facts, self._attempt.directory.path
@@ -331,55 +255,6 @@ class _Steps:
         kind, shown = self._attempt.hash_key.kind, self._attempt.hash_key.shown
         manifest.add_fact("hash", {"kind": kind, "shown": shown.hex()})
         manifest.add_fact("reading", {"since_whole": self._parents.since_whole_read})
-
-    def _wait_for_wal(
-        self, session: BackupSession, started: StartedBackup, stopped: StoppedBackup
-    ) -> None:
-        """Until all WAL of the backup is stored. Raises as ``Arrival.wait``, ``WalConflict``."""
-        attempt, stop = self._attempt, stopped.stop_lsn
-        last = self._segments(started, stop)[-1]
-        attempt.progress.phase(
-            f"waiting for {last} to be archived (SELECT pg_switch_wal() on the primary ends it)"
-            if started.from_standby and attempt.options.primary is None
-            else "waiting for the backup's last WAL to arrive"
-        )
-        with self._filling.end(started, stop) as archiver:
-            arrival = self._arrival(
-                started,
-                stop,
-                archiver=archiver,
-                seconds=self._filling.patience_seconds(started),
-            )
-            self._cache.save()  # it is of this attempt, which need not become a backup
-            arrival.wait(keepalive=self._pin.renew)
-        self._filling.check_content(session, started, last)
-
-    def _segments(self, started: StartedBackup, stop: Lsn) -> list[str]:
-        size = self._attempt.facts.wal_segment_size
-        return list(segments_between(started.start_lsn, stop, started.timeline, size))
-
-    def _arrival(
-        self,
-        started: StartedBackup,
-        stop: Lsn,
-        *,
-        impatient: bool = False,
-        archiver: ServerConnection | None = None,
-        seconds: float | None = None,
-    ) -> Arrival:
-        """Of the WAL from the start to ``stop``. ``impatient``, the store is asked once a look."""
-        attempt = self._attempt
-        store = attempt.repository.store
-        # What a standby has yet to archive, its primary may have.
-        due = None if started.from_standby else attempt.directory.path / "pg_wal/archive_status"
-        return Arrival(
-            attempt.repository._replace(store=store.impatient() if impatient else store),
-            attempt.layout,
-            self._segments(started, stop),
-            timeout_seconds=attempt.options.archive_timeout if seconds is None else seconds,
-            connection=archiver or self._connection,
-            due=due,
-        )
 
 
 def _made_file(attempt: Attempt, filler: PackFiller, path: str, content: bytes) -> CopiedFile:

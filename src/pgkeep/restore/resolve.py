@@ -15,32 +15,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from pgkeep.errors import NoSuchBackup, TargetNotReachable
+from pgkeep.errors import TargetNotReachable
 from pgkeep.postgres.history import TimelineHistory
 from pgkeep.postgres.lsn import Lsn
 from pgkeep.postgres.recovery import RecoveryTarget
 from pgkeep.postgres.wal_name import previous_segment_number
 from pgkeep.postgres.wal_record import TRANSACTION_ENDS, WalEvent, WalEventKind
 from pgkeep.progress import Progress
-from pgkeep.repository.catalogue import (
-    Backup,
-    Catalogue,
-    is_complete,
-    is_good,
-    read_catalogue_and_wal,
-)
+from pgkeep.repository.catalogue import Backup, read_catalogue_and_wal
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.repository.marks import RestorePoint, read_restore_points
 from pgkeep.repository.wal_inventory import WalInventory, read_whole_inventory
 from pgkeep.restore.before_drop import NOTE, target_before_drop
+from pgkeep.restore.candidates import Candidates, readable_backups
 from pgkeep.restore.neighbours import Neighbours
 from pgkeep.restore.plan import Resolution, RestoreOptions, show_moment_exactly
 from pgkeep.restore.refusal import beyond_the_end, missing_wal, no_backup, not_in_wal
 from pgkeep.restore.search import WalReader, find_event, look_at_tail
-from pgkeep.restore.timeline import choose_timeline, read_timeline
+from pgkeep.restore.timeline import read_timeline
 from pgkeep.restore.way import Way
 from pgkeep.units import from_utc_text
 
@@ -69,7 +64,7 @@ def resolve(
         repository.keyring.open_data_key(b"")  # says what is missing
     progress.phase("looking for a way to the target")
     catalogue, listed = read_catalogue_and_wal(repository, layout)
-    backups = _readable_backups(catalogue, options.backup)
+    backups = readable_backups(catalogue, options.backup)
     if not backups:
         raise TargetNotReachable(
             f"There is no backup of {layout.cluster!r} (system {layout.system_identifier}) in "
@@ -82,23 +77,6 @@ def resolve(
     named = options.target.target.kind == "name"
     points = read_restore_points(repository.store, layout) if named else []
     return _Resolver(reader, inventory, backups, options, points).run()
-
-
-def _readable_backups(catalogue: Catalogue, named: str | None) -> Sequence[Backup]:
-    """The backups to choose from. One that cannot be read is an error, since another one would be
-    chosen without a word; unless one that can be read is named.
-
-    Raises ``DamagedObject`` and the like, with those that can be named.
-    """
-    unreadable = {problem.backup for problem in catalogue.problems}
-    if unreadable and (named is None or named in unreadable):
-        error = catalogue.problems[-1].error
-        if catalogue.backups:
-            near = ", ".join(backup.id for backup in catalogue.backups[-3:])
-            others = f"Other backups can be restored by their names, with --backup: {near}."
-            error.remedy = " ".join(filter(None, (error.remedy, others)))
-        raise error
-    return catalogue.backups
 
 
 class _Resolver:
@@ -114,14 +92,13 @@ class _Resolver:
         self._neighbours = Neighbours(options.target.target)
         self._reader, self._inventory = reader, inventory
         self._options, self._target = options, options.target.target
-        self._backups = sorted(backups, key=lambda backup: backup.ended)
-        self._named = self._find_named()
-        self._warnings: list[str] = []
-        self._notes: list[str] = [options.target.note] if options.target.note else []
+        self._candidates = Candidates(reader, inventory, backups, options)
+        if options.target.note:
+            self._candidates.notes.append(options.target.note)
 
     def run(self) -> Resolution:
-        history = read_timeline(self._reader, self._inventory, self._timeline())
-        usable = self._usable(history)
+        history = read_timeline(self._reader, self._inventory, self._candidates.timeline())
+        usable = self._candidates.usable(history)
         finder = {
             "latest": self._latest,
             "immediate": self._immediate,
@@ -132,7 +109,7 @@ class _Resolver:
         }[self._target.kind]
         backup, way, found = finder(history, usable)
         if backup.head.failed_pages:
-            self._warnings.append(
+            self._candidates.warnings.append(
                 f"Backup {backup.id} holds {backup.head.failed_pages} pages that failed their "
                 "checksum when they were read, and no better backup leads to this target. What "
                 "is in them is damaged after the restore too."
@@ -145,89 +122,9 @@ class _Resolver:
             found.end + 1,
             way.name(way.segments[found.end]),
             found.reaches,
-            (*self._notes, *found.notes),
-            tuple(self._warnings),
+            (*self._candidates.notes, *found.notes),
+            tuple(self._candidates.warnings),
         )
-
-    # -- timeline and backup ------------------------------------------------------------------
-
-    def _find_named(self) -> Backup | None:
-        wanted = self._options.backup
-        if wanted is None:
-            return None
-        for backup in self._backups:
-            if backup.id == wanted:
-                return backup
-        near = ", ".join(backup.id for backup in self._backups[-3:])
-        raise NoSuchBackup(
-            f"There is no backup {wanted!r} in the repository.",
-            remedy=f"pgkeep list shows what there is; the newest: {near}. One in the trash (pgkeep "
-            "list --deleted) counts again after pgkeep undelete.",
-            backup=wanted,
-        )
-
-    def _timeline(self) -> int:
-        asked = self._options.timeline
-        if asked is not None:
-            known = {*self._inventory.segments, *self._inventory.histories, 1}
-            known |= {backup.head.timeline for backup in self._backups}
-            if asked not in known:
-                raise TargetNotReachable(
-                    f"Nothing of timeline {asked} is in the repository.",
-                    remedy=f"Known are {', '.join(str(number) for number in sorted(known))}.",
-                )
-            return asked
-        newest = self._named or self._backups[-1]
-        if self._target.kind == "immediate":
-            return newest.head.timeline
-        return choose_timeline(self._reader, self._inventory, newest)
-
-    def _usable(self, history: TimelineHistory) -> list[Backup]:
-        """Backups on the way to a timeline whose own WAL is complete, oldest first.
-
-        Along one way the WAL says which is older. The clock of the server may have been set.
-        """
-        on_way = [
-            backup
-            for backup in sorted(self._backups, key=lambda backup: (backup.stop_lsn, backup.ended))
-            if history.contains(backup.head.timeline, backup.stop_lsn)
-        ]
-        if self._named is not None:
-            on_way = [self._named] if self._named in on_way else self._not_on(history, self._named)
-        complete = [backup for backup in on_way if is_complete(backup, self._inventory)]
-        for backup in on_way:
-            if backup not in complete:
-                self._skip_incomplete(backup)
-        if not complete:
-            why = f"no backup leads to timeline {int(history.timeline)} with all its WAL"
-            raise no_backup(self._target, why)
-        return complete
-
-    def _skip_incomplete(self, backup: Backup) -> None:
-        text = (
-            f"Backup {backup.id} cannot be used: WAL between its start {backup.head.start_lsn} and "
-            f"its end {backup.head.stop_lsn} is missing."
-        )
-        if self._named is not None:
-            raise TargetNotReachable(text, remedy="Leave --backup out, and another one is chosen.")
-        self._warnings.append(text)
-
-    def _not_on(self, history: TimelineHistory, backup: Backup) -> NoReturn:
-        raise TargetNotReachable(
-            f"Backup {backup.id} is not on the way to timeline {int(history.timeline)}.",
-            why=f"It ended at {backup.head.stop_lsn} on timeline {backup.head.timeline}.",
-            remedy=f"Give --timeline {backup.head.timeline}, or leave --backup out.",
-        )
-
-    def _pick(self, candidates: Sequence[Backup]) -> Backup:
-        """The newest good one; the newest if none is good."""
-        good = [backup for backup in candidates if is_good(backup, self._inventory)]
-        picked = good[-1] if good else candidates[-1]
-        if picked is not candidates[-1]:
-            self._notes.append(
-                f"backup {candidates[-1].id} is newer, and was passed over for its damaged pages"
-            )
-        return picked
 
     def _way(self, history: TimelineHistory, backup: Backup) -> Way:
         return Way(self._inventory, history, backup.start_lsn)
@@ -235,7 +132,7 @@ class _Resolver:
     # -- targets ------------------------------------------------------------------------------
 
     def _latest(self, history: TimelineHistory, usable: list[Backup]) -> tuple[Backup, Way, _Found]:
-        backup = self._pick(usable)
+        backup = self._candidates.pick(usable)
         way = self._way(history, backup)
         if way.hole is not None:
             raise missing_wal(self._reader, self._target, way, way.hole, usable)
@@ -249,7 +146,7 @@ class _Resolver:
     def _immediate(
         self, history: TimelineHistory, usable: list[Backup]
     ) -> tuple[Backup, Way, _Found]:
-        backup = self._pick(usable)
+        backup = self._candidates.pick(usable)
         way = self._way(history, backup)
         return backup, way, _Found(self._stop_index(way, backup), self._target, backup.ended)
 
@@ -264,7 +161,7 @@ class _Resolver:
                 f"the first backup on the way ended at {show_moment_exactly(first)}",
                 nearest=f"The nearest moment that can be reached: {show_moment_exactly(first)}.",
             )
-        backup = self._pick(before)
+        backup = self._candidates.pick(before)
         way = self._way(history, backup)
         found = self._first_after(way, moment, backup)
         if found is not None:
@@ -322,7 +219,7 @@ class _Resolver:
                 f"the first backup on the way ended at {first.head.stop_lsn}",
                 nearest=f"The nearest position that can be reached: {first.head.stop_lsn}.",
             )
-        backup = self._pick(before)
+        backup = self._candidates.pick(before)
         way = self._way(history, backup)
         end = way.index_of(way.number_of(lsn))
         last = len(way.segments) - 1
@@ -390,7 +287,7 @@ class _Resolver:
     def _with_good_backup(
         self, history: TimelineHistory, usable: list[Backup], backup: Backup, event: WalEvent
     ) -> tuple[Backup, Way, _Found]:
-        chosen = self._pick(usable[: usable.index(backup) + 1])
+        chosen = self._candidates.pick(usable[: usable.index(backup) + 1])
         way = self._way(history, chosen)
         wanted = _from_position(chosen.start_lsn, self._wanted_event())
         if chosen is not backup and find_event(self._reader, way.segments, wanted) != event:
