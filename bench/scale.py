@@ -77,7 +77,7 @@ def run(folder: Path, *, large: int, small: int) -> None:
     create_repository(store, make_key_set([public], None), at=AT, by=BY)
     state = HostState(folder / "state")
     repository = open_repository(store, state, unlock=Unlock([identity]))
-    simulation = Simulation(repository, large=large, small=small)
+    simulation = Simulation(repository, folder / "repo", large=large, small=small)
     full = simulation.backup("20261120T120000Z", None)
     successor = simulation.backup("20261121T120000Z", "20261120T120000Z")
     result: dict[str, Any] = {"full": full, "successor": successor}
@@ -93,8 +93,9 @@ def run(folder: Path, *, large: int, small: int) -> None:
 class Simulation:
     """Makes up maps, and has them stored as a backup has."""
 
-    def __init__(self, repository: Repository, *, large: int, small: int) -> None:
+    def __init__(self, repository: Repository, place: Path, *, large: int, small: int) -> None:
         self._repository, self._large, self._small = repository, large, small
+        self._place = place
         self._chance = np.random.default_rng(1)
         self._maps: dict[str, MapRows] = {}
         self._packs: dict[tuple[str, int], PackInfo] = {}
@@ -137,6 +138,7 @@ class Simulation:
                 sealed.sealed_metadata,
             )
             self._packs[attempt, info.number] = info
+            self._pretend(info)
         hashed = keyring.page_hash_key()
         manifest.add_fact("hash", {"kind": hashed.kind, "shown": hashed.shown.hex()})
         made_up = time.monotonic()
@@ -161,6 +163,13 @@ class Simulation:
             "peak_mib_of_the_simulation": _peak_mib(),
         }
 
+    def _pretend(self, info: PackInfo) -> None:
+        """A pack of holes: the next backup asks whether its parent's packs have their sizes."""
+        path = self._place / info.key(LAYOUT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as pack:
+            pack.truncate(info.size_bytes)
+
     def _files(self) -> Iterator[tuple[str, int]]:
         for number in range(self._large):
             yield f"base/5/{16384 + number // 32}.{number % 32}", GIB_PAGES * PAGE
@@ -178,7 +187,7 @@ class Simulation:
             data.taken = pages
             columns = [np.zeros((rows, 0), dtype=np.int64) for rows in (5, 4)]
             empty = MapRows(path, 0, (), columns[0], columns[1], np.zeros(0, dtype=np.int64))
-            return overlay(empty, frames, spans, size_bytes=size, page_size=PAGE)
+            return overlay(empty, frames, _columns(spans), size_bytes=size, page_size=PAGE)
         changed = np.flatnonzero(self._chance.random(pages) < 0.01)
         data.taken = len(changed)
         frames, spans = [], []
@@ -186,7 +195,13 @@ class Simulation:
             part = changed[start : start + FRAME_PAGES].tolist()
             spans += [Extent(page, 1, len(frames), inside) for inside, page in enumerate(part)]
             frames.append(data.frame(len(part)))
-        return overlay(old, frames, spans, size_bytes=size, page_size=PAGE) if frames else old
+        if not frames:
+            return old
+        return overlay(old, frames, _columns(spans), size_bytes=size, page_size=PAGE)
+
+
+def _columns(extents: list[Extent]) -> Any:
+    return np.array(extents, dtype=np.int64).T
 
 
 class _Packs:
