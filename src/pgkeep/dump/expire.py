@@ -67,14 +67,12 @@ def expire_dumps(
         if dumps.problems:
             raise dumps.problems[0].error
     present = seen[-1][1].dumps
-    whole = sum(one.contents.is_complete and not one.contents.scope for one in present)
     reports = []
     for layout, dumps in seen:
         now = datetime.now(UTC)
         if not dry_run:
             now = store_clock(repository.store, layout, at=to_utc_text(now), by=by)
-        # An earlier system's last dumps go when the present one has as many as there must be.
-        superseded = layout is not layouts[-1] and whole >= policy.backups
+        superseded = layout is not layouts[-1] and is_superseded(present, policy)
         decisions = decide_dumps(dumps.dumps, policy, now=now, superseded=superseded)
         report = DumpExpiry(layout, decisions)
         _delete(repository, report, dumps, now, dry_run=dry_run)
@@ -82,6 +80,13 @@ def expire_dumps(
             progress.note(f"deleted dumps {', '.join(report.deleted)}")
         reports.append(report)
     return reports
+
+
+def is_superseded(present: Sequence[StoredDump], policy: KeepPolicy) -> bool:
+    """Whether the last dumps of earlier systems may go, since the ``present`` one has as many as
+    there must be."""
+    whole = sum(one.contents.is_complete and not one.contents.scope for one in present)
+    return whole >= policy.backups
 
 
 def decide_dumps(
@@ -125,8 +130,7 @@ def _delete(
     if dry_run:
         return
     delete_dumps(repository.store, report.layout, report.deleted)
-    for infos in old.values():
-        delete_litter(repository.store, infos)
+    delete_litter(repository.store, report.layout, old)
 
 
 def _is_dead(infos: Sequence[ObjectInfo], now: datetime) -> bool:

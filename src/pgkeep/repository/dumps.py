@@ -33,6 +33,7 @@ BEGUN, CONTENTS = "begun", "contents"
 LITTER_LIFE = timedelta(hours=72)
 """For so long a folder without contents may belong to a run that lives, by the store's clock."""
 _CLAIMS = 100
+_ROUNDS = 3
 
 
 class DumpProblem(NamedTuple):
@@ -155,13 +156,30 @@ def delete_dumps(store: Store, layout: Layout, names: Iterable[str]) -> None:
     """Delete dumps, each one's contents first, so that none exists in part. Raises what the store
     says of the first object that it did not delete."""
     for name in names:
-        _delete(store, [layout.dump(name) + CONTENTS])
-        _delete(store, [info.key for info in store.list(layout.dump(name))])
+        folder = layout.dump(name)
+        last = folder + CONTENTS
+        # A copy that runs meanwhile may bring the contents back, having seen parts that are gone by
+        # then: so it is done again until nothing is left.
+        for _ in range(_ROUNDS):
+            there = [info.key for info in store.list(folder)]
+            if not there:
+                break
+            _delete(store, [key for key in there if key == last])
+            _delete(store, [key for key in there if key != last])
 
 
-def delete_litter(store: Store, litter: Collection[ObjectInfo]) -> None:
-    """Delete what belongs to no dump. Raises as :func:`delete_dumps`."""
-    _delete(store, [info.key for info in litter])
+def delete_litter(
+    store: Store, layout: Layout, litter: Mapping[str, Collection[ObjectInfo]]
+) -> None:
+    """Delete folders that had no contents. Raises as :func:`delete_dumps`."""
+    for name, infos in litter.items():
+        last = layout.dump(name) + CONTENTS
+        if store.exists(last):
+            continue  # a copy has made it whole by now
+        _delete(store, [info.key for info in infos])
+        if store.exists(last):  # a copy has counted on what is gone; the next one brings it
+            delete_dumps(store, layout, [name])
+
 
 
 def _delete(store: Store, keys: list[str]) -> None:

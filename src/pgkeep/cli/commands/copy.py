@@ -6,19 +6,20 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from pgkeep.cli.context import Context
+from pgkeep.cli.copying_dumps import copy_dumps_to, dumps_document, dumps_lines
 from pgkeep.cli.session import open_host_state, unlock_of, writer_facts
+from pgkeep.cli.systems import all_layouts
 from pgkeep.config import Settings
 from pgkeep.errors import MirrorsDiffer, NoSuchBackup, PgkeepError, UsageError
 from pgkeep.repository.identity import open_repository
 from pgkeep.repository.layout import Layout
-from pgkeep.repository.system import read_systems
 from pgkeep.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pgkeep.cli.members import Members
-    from pgkeep.dump.mirror import CopiedDump
+    from pgkeep.dump.mirror import DumpCopies
     from pgkeep.mirror.catch_up import CopyReport
     from pgkeep.mirror.compare import Difference
     from pgkeep.mirror.member import Member
@@ -69,7 +70,7 @@ def run(context: Context, args: Namespace) -> int:
         members, targets = _members(context, args)
         made = [] if args.dry_run else _join(members.present, targets)
         repository = _opened(context, members)
-        layouts = _layouts(settings, repository)
+        layouts = all_layouts(settings, repository)
         present = [one for one in members.present if one.name not in _unmade(members, targets)]
         _check_backups(args.backup, present, layouts)
         request = CopyRequest(
@@ -85,7 +86,7 @@ def run(context: Context, args: Namespace) -> int:
         )
         for report in reports:
             report.made = report.target.name in made
-        dumps = {} if args.backup else _copy_dumps(present, reports, failed, layouts, args.dry_run)
+        dumps = {} if args.backup else copy_dumps_to(context, present, repository, reports, failed)
         found = [
             one
             for report in reports
@@ -104,7 +105,7 @@ def run(context: Context, args: Namespace) -> int:
         "targets": [
             {
                 **report.as_dict(),
-                "dumps": [one._asdict() for one in dumps.get(report.target.name, [])],
+                **dumps_document(dumps.get(report.target.name)),
             }
             for report in reports
         ],
@@ -213,20 +214,6 @@ def _opened(context: Context, members: Members) -> Repository:
     return open_repository(store, host, unlock=unlock_of(context.settings))
 
 
-def _layouts(settings: Settings, repository: Repository) -> list[Layout]:
-    """Every system that the cluster ever was."""
-    from pgkeep.errors import UnknownSystem
-
-    records = read_systems(repository.store, settings.cluster)
-    if not records:
-        raise UnknownSystem(
-            f"The cluster {settings.cluster!r} is not known in {repository.store.url}.",
-            remedy="Check PGKEEP_CLUSTER, or run pgkeep init on the database host.",
-        )
-    numbers = dict.fromkeys(record.system_identifier for record in records)
-    return [Layout(settings.cluster, number) for number in numbers]
-
-
 def _check_backups(
     wanted: Sequence[str], members: Sequence[Member], layouts: Sequence[Layout]
 ) -> None:
@@ -246,49 +233,23 @@ def _check_backups(
             )
 
 
-def _copy_dumps(
-    present: Sequence[Member],
-    reports: Sequence[CopyReport],
-    failed: dict[str, PgkeepError],
-    layouts: Sequence[Layout],
-    dry_run: bool,
-) -> dict[str, list[CopiedDump]]:
-    """Each target gets the dumps that others have; those it got, by its name."""
-    from pgkeep.dump.mirror import copy_dumps
-
-    found: dict[str, list[CopiedDump]] = {}
-    for report in reports:
-        target = report.target
-        sources = [one.store for one in present if one.name != target.name]
-        if target.name in failed:
-            continue
-        try:
-            for layout in layouts:
-                copied = copy_dumps(sources, target.store, layout, dry_run=dry_run)
-                found.setdefault(target.name, []).extend(copied)
-        except PgkeepError as error:
-            failed[target.name] = error
-    return found
-
-
 def _render(
     context: Context,
     args: Namespace,
     reports: Sequence[CopyReport],
     found: Sequence[Difference],
-    dumps: Mapping[str, Sequence[CopiedDump]],
+    dumps: Mapping[str, DumpCopies],
 ) -> None:
     say = context.output.say
     verb = "lacks" if args.dry_run else "got"
     for report in reports:
         if report.made:
             say(f"{report.target} is a mirror now.")
-        own = dumps.get(report.target.name, ())
-        if own:
-            size = format_size(sum(one.bytes for one in own))
-            say(f"{report.target} {verb} {len(own)} dump{'' if len(own) == 1 else 's'}, {size}.")
+        lines = dumps_lines(dumps.get(report.target.name), verb)
+        for line in lines:
+            say(f"{report.target} {line}")
         if not report.objects:
-            if own:
+            if lines:
                 continue
             say(f"{report.target} {'lacks nothing' if args.dry_run else 'lacked nothing'}.")
             continue
