@@ -91,13 +91,15 @@ def test_a_dump_is_locked_with_what_opens_it() -> None:
 
     class Lock:
         def extend(self, prefix: str, keys: set[str], **_: datetime) -> int:
+            assert all(key.startswith(prefix) for key in keys)
             asked[prefix] = keys
             return len(keys)
 
     count = lock_dump(repository, layout, "20261126T020004Z", cast("ObjectLock", Lock()), days=7)
-    assert asked[folder] == {
-        f"{folder}{name}" for name in ("begun", "postgres.dump.age", "contents")
-    }
+    assert asked[folder] == {f"{folder}{name}" for name in ("begun", "postgres.dump.age")}
+    # They say that all the rest is locked.
+    assert [*asked][-1] == f"{folder}contents"
+    assert asked[f"{folder}contents"] == {f"{folder}contents"}
     assert "pgkeep/repository" in asked["pgkeep/"]
     assert count == sum(map(len, asked.values()))
 

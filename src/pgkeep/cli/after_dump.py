@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgkeep.cli.each_repository import open_each
+from pgkeep.cli.each_repository import One, open_each
 from pgkeep.cli.session import writer_facts
 from pgkeep.config.mirrors import MAIN, copies_wanted
 from pgkeep.errors import PgkeepError, StoreDenied, TooFewCopies
@@ -62,50 +62,50 @@ def spread_dump(
 def lock_it(context: Context, contents: Contents) -> None:
     """Lock the dump in each repository that shall have that and has it. Raises what the store
     raises, and says that the dump was made all the same."""
+    from pgkeep.cli.dump_locks import lock_one
     from pgkeep.cli.members import settings_by_name
-    from pgkeep.cli.object_locks import lock_of
-    from pgkeep.dump.lock import lock_dump
-    from pgkeep.repository.dumps import CONTENTS
 
     if not any(one.object_lock_days for one in settings_by_name(context.settings).values()):
         return
     layout = Layout(contents.cluster, int(contents.system_identifier))
-    for one in open_each(context, among=context.members or None).present:
-        days = one.settings.object_lock_days
-        there = one.repository.store.exists(layout.dump(contents.dump) + CONTENTS)
-        if days is None or not there:
-            continue
-        try:
-            lock = lock_of(one.settings)
-            extended = lock_dump(one.repository, layout, contents.dump, lock, days=days)
-            lock.close()
-        except PgkeepError as error:
-            error.what = (
-                f"The dump {contents.dump} was made, and is not locked in {one.name}. {error.what}"
-            )
-            raise
-        context.log.info("locked", repository=one.name, extended=extended)
+    where = ""
+    try:
+        for one in open_each(context, among=context.members or None).present:
+            where = f" in {one.name}"
+            lock_one(context, one.name, one.settings, one.repository, layout, contents.dump)
+    except PgkeepError as error:
+        error.what = f"The dump {contents.dump} was made, and is not locked{where}. {error.what}"
+        raise
 
 
 def expire_after_dump(context: Context, contents: Contents, progress: Progress) -> None:
     """What ``pgkeep dump expire`` does, in each repository that lets us."""
+    try:
+        each = open_each(context, among=context.members or None)
+    except PgkeepError as error:
+        progress.warn(f"Dumps that the policy does not keep were not deleted. {error}")
+        return
+    for one in each.present:
+        _expire_in(context, one, contents, progress)
+
+
+def _expire_in(context: Context, one: One, contents: Contents, progress: Progress) -> None:
     from pgkeep.dump.expire import expire_dumps
 
+    if not one.repository.keyring.can_read_metadata:
+        return
     layout = Layout(contents.cluster, int(contents.system_identifier))
-    for one in open_each(context, among=context.members or None).present:
-        if not one.repository.keyring.can_read_metadata:
-            continue
-        try:
-            expire_dumps(
-                one.repository,
-                [layout],
-                context.settings.dump_keep,
-                by=writer_facts(),
-                progress=progress,
-            )
-        except StoreDenied as error:
-            context.log.info("expiry-denied", repository=one.name, reason=error.what)
-        except PgkeepError as error:
-            progress.warn(
-                f"Dumps that the policy does not keep were not deleted in {one.name}. {error}"
-            )
+    try:
+        expire_dumps(
+            one.repository,
+            [layout],
+            context.settings.dump_keep,
+            by=writer_facts(),
+            progress=progress,
+        )
+    except StoreDenied as error:
+        context.log.info("expiry-denied", repository=one.name, reason=error.what)
+    except PgkeepError as error:
+        progress.warn(
+            f"Dumps that the policy does not keep were not deleted in {one.name}. {error}"
+        )

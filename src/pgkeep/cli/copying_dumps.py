@@ -26,10 +26,13 @@ def copy_dumps_to(
 ) -> dict[str, DumpCopies]:
     """Each target gets the dumps that others have; what became of it, by its name. What could not
     be copied is added to the target's report, and what its store refuses to ``failed``."""
+    from pgkeep.cli.dump_locks import lock_dumps_of
+    from pgkeep.cli.members import settings_by_name
     from pgkeep.dump.mirror import copy_dumps
 
     dry_run: bool = context.args.dry_run
     layouts = all_layouts(context.settings, repository)
+    named = settings_by_name(context.settings)
     found: dict[str, DumpCopies] = {}
     for report in reports:
         target = report.target
@@ -38,11 +41,11 @@ def copy_dumps_to(
         others = [repository._replace(store=one.store) for one in present if one != target]
         own = repository._replace(store=target.store)
         try:
-            copies = copy_dumps(
-                others, own, layouts, context.settings.dump_keep, dry_run=dry_run
-            )
+            copies = copy_dumps(others, own, layouts, context.settings.dump_keep, dry_run=dry_run)
             found[target.name] = copies
             report.problems += [(f"dump {name}", why) for name, why in copies.problems]
+            if target.name in named and not dry_run:
+                lock_dumps_of(context, target.name, named[target.name], own, layouts)
         except PgkeepError as error:
             failed[target.name] = error
     return found

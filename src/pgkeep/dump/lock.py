@@ -3,7 +3,7 @@ locked once, for as many days as a backup is at least."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pgkeep.repository.dumps import CONTENTS
@@ -23,10 +23,32 @@ def lock_dump(
     Raises what the store raises: then not all of it may be locked.
     """
     folder = layout.dump(dump)
-    until = repository.store.head(folder + CONTENTS).modified + timedelta(days=days)
+    last = folder + CONTENTS
+    until = repository.store.head(last).modified + timedelta(days=days)
     extended = 0
     for prefix in (folder, OWN, systems(layout.cluster)):
         there = {info.key for info in repository.store.list(prefix)}
-        there = {name for name in there if not name.startswith(PROBES)}
+        there = {name for name in there if not name.startswith(PROBES) and name != last}
         extended += lock.extend(prefix, there, least=until, to=until)
-    return extended
+    # Last: where they are locked, all is.
+    return extended + lock.extend(last, {last}, least=until, to=until)
+
+
+def unlocked_dumps(
+    repository: Repository, layout: Layout, lock: ObjectLock, *, days: int
+) -> list[str]:
+    """The dumps that should be locked by now and are not, or not for long enough.
+
+    Raises what the store raises.
+    """
+    found = []
+    for info in repository.store.list(layout.dumps):
+        name, _, rest = info.key[len(layout.dumps) :].partition("/")
+        until = info.modified + timedelta(days=days)
+        if rest != CONTENTS or until <= datetime.now(UTC):
+            continue
+        locked = lock.locked_until(info.key)
+        # Listings and locks may tell moments in whole seconds.
+        if locked is None or locked < until - timedelta(minutes=1):
+            found.append(name)
+    return found
