@@ -13,6 +13,7 @@ from pgkeep.config.dumps import (
     parse_names,
     parse_options,
     parse_parts,
+    split_options,
 )
 from pgkeep.dump.options import DumpOptions
 from pgkeep.errors import ConfigError
@@ -25,6 +26,21 @@ def test_options_that_are_ours_to_say_are_refused() -> None:
     for text in ("-f x", "-Fd", "--format=d", "--file=x", "-d x", "--dbname=x", "-j4", "--forma=d"):
         with pytest.raises(ValueError):
             parse_options(text)
+    # Among other letters, and by a beginning of one letter, which pg_dump takes as well.
+    for text in ("-vFp", "-OvFp", "-vf x", "-xj 4", "--j=4", "--u x", "-vV"):
+        with pytest.raises(ValueError):
+            parse_options(text)
+    # What is another option's value is none.
+    assert parse_options("-vnFp -t -Fp -NC") == ("-vnFp", "-t", "-Fp", "-NC")
+
+
+def test_options_are_told_from_their_values() -> None:
+    words = ["-vOn", "shop", "-Tt*", "--table", "a", "--no-comments", "-s", "--exclude-table=b=c"]
+    assert split_options(words) == [
+        *(("-v", None), ("-O", None), ("-n", "shop"), ("-T", "t*"), ("--table", "a")),
+        *(("--no-comments", None), ("-s", None), ("--exclude-table", "b=c")),
+    ]
+    assert split_options(["stray", "-n"]) == [("", "stray"), ("-n", None)]
 
 
 def test_words_are_understood() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pgkeep.config.names import unknown
@@ -25,6 +25,8 @@ _OURS = (
     *("-h", "--host", "-p", "--port", "-U", "--username", "-W", "--password", "-w"),
     *("--no-password", "-C", "--create", "-c", "--clean", "-V", "--version", "-?", "--help"),
 )
+# pg_dump's letters that take a value.
+_WITH_VALUE = "deEfFhjnNpStTUZ"
 
 
 class DatabaseSettings(NamedTuple):
@@ -86,14 +88,39 @@ def parse_compression(value: object) -> str:
 def parse_options(value: object) -> tuple[str, ...]:
     """Further options of pg_dump: a list, or a text as a shell splits it. Raises ValueError."""
     words = tuple(value) if isinstance(value, list | tuple) else tuple(shlex.split(str(value)))
-    for word in map(str, words):
-        name = word.partition("=")[0]
-        short = word[:2] if len(word) > 2 and word[0] == "-" != word[1] else word
-        if name in _OURS or short in _OURS:
+    words = tuple(map(str, words))
+    for name, _ in split_options(words):
+        if name in _OURS:
             raise ValueError(f"{name} is pgkeep's to say: it has settings of its own for that")
-        if any(name.startswith("--") and len(name) > 3 and one.startswith(name) for one in _OURS):
+        if name.startswith("--") and any(one.startswith(name) for one in _OURS):
             raise ValueError(f"{name} may be the beginning of an option that is pgkeep's to say")
-    return tuple(map(str, words))
+    return words
+
+
+def split_options(words: Iterable[str]) -> list[tuple[str, str | None]]:
+    """pg_dump's options one by one, each with its value if it has one; what is no option has an
+    empty name. Letters may stand together (``-vOn shop``), and the last of them take a value.
+
+    Which long options take one we do not know: a word behind one that is no option may be it.
+    """
+    found: list[tuple[str, str | None]] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word.startswith("--"):
+            name, given, value = word.partition("=")
+            is_value = not given and bool(left) and not left[0].startswith("-")
+            found.append((name, value if given else left.pop(0) if is_value else None))
+        elif len(word) < 2 or word[0] != "-":
+            found.append(("", word))
+        else:
+            for at, letter in enumerate(word[1:], start=2):
+                if letter in _WITH_VALUE:
+                    rest = word[at:]
+                    found.append((f"-{letter}", rest or (left.pop(0) if left else None)))
+                    break
+                found.append((f"-{letter}", None))
+    return found
 
 
 def database_tables(table: object, path: str) -> dict[str, DatabaseSettings]:
