@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pgkeep.config.dumps import DatabaseSettings
+from pgkeep.dump.selection import Relation, regexes, selection_of, wanted_of
+from pgkeep.postgres.connection import ServerConnection
 from tests.dump.kit import Bench
 from tests.dump.site import DumpSite
 from tests.servers import PgServer
@@ -45,6 +48,95 @@ def test_what_it_may_not_read_is_named_and_the_rest_is_dumped(server: PgServer) 
     assert [file.kind for file in made.files] == ["globals", "settings", "create", "database"]
     # A whole one for comparison: a superuser misses nothing.
     assert bench.dump().is_complete
+
+
+@pytest.mark.majors(18)
+def test_what_is_not_wanted_is_not_missed(server: PgServer) -> None:
+    server.psql(SETUP)
+    bench = Bench(server)
+    weak = bench.access(user="weak")
+
+    def missed(*options: str, **selection: tuple[str, ...]) -> set[str]:
+        made = bench.dump(
+            weak,
+            parts=frozenset(),
+            include=("postgres",),
+            extra=options,
+            selection=DatabaseSettings(**selection),
+        )
+        return {one.what.replace('"', "").replace("public.", "") for one in made.missing}
+
+    numbered = {"table numbered", "sequence numbered_id_seq"}
+    tables = {"table closed", "table odd. name", "table rows_hidden", *numbered}
+    everything = {*tables, "table inner_one.t", "all 1 large objects"}
+    assert missed() == everything
+    assert missed(exclude_tables=("closed", '"odd. ""name"')) == everything - {
+        *("table closed", "table odd. name")
+    }
+    # A sequence goes with its table.
+    assert missed(exclude_tables=("public.num*ed",)) == everything - numbered
+    assert missed(exclude_schemas=("inner_*",)) == everything - {"table inner_one.t"}
+    assert missed(schemas=("inner_one",)) == {"table inner_one.t"}
+    assert missed(tables=("open_one",)) == set()
+    assert missed(tables=("open_one", "CLOSED")) == {"table closed"}
+    assert missed(exclude_data=("rows_hidden",)) == everything - {"table rows_hidden"}
+    assert missed("-vT", "closed", "--no-blobs") == everything - {
+        *("table closed", "all 1 large objects")
+    }
+    # What only pg_dump knows chooses further tables: then rather one too many is named.
+    assert "table closed" in missed("-t", "open_one", "--table-and-children=closed")
+
+
+@pytest.mark.majors(18)
+def test_patterns_mean_what_they_mean_to_pg_dump(server: PgServer) -> None:
+    """It is asked itself, as a superuser who can read all."""
+    for schema in ("public", "shop", '"Shop two"', "hidden"):
+        server.psql(
+            f"CREATE SCHEMA IF NOT EXISTS {schema}; "
+            f"CREATE TABLE {schema}.orders (id serial, n int GENERATED ALWAYS AS IDENTITY); "
+            f'CREATE TABLE {schema}."Orders" (); CREATE TABLE {schema}."a[1]" (); '
+            f'CREATE TABLE {schema}."x.y" (); CREATE TABLE {schema}."cash$" (); '
+            f"CREATE TABLE {schema}.a1 ()"
+        )
+    server.psql("ALTER ROLE postgres SET search_path = shop, public")
+    names = (
+        "SELECT c.oid, n.nspname, c.relname, (SELECT refobjid FROM pg_depend d WHERE d.objid = c.oid "
+        "AND d.deptype IN ('a', 'i') AND c.relkind = 'S' AND d.refclassid = 'pg_class'::regclass) "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE relkind = 'r' AND nspname !~ '^(pg_|information)'"
+    )
+    for options in (
+        *("-t orders", "-t ORDERS", '-t "Orders"', "-t shop.*", '-t "x.y"', "-t *rders", "-t or?ers"),
+        *("-t a[1]", '-t "a[1]"', "-t [ac]*", '-t *."Orders"', "-t (shop|public).orders"),
+        *("-t postgres.shop.orders", '-t "Shop two".orders', "-t cash$", '-T "a[1]"', "-T shop.*"),
+        *("-n shop", "-n s*", '-n "Shop two"', "-N shop -N public", "-n shop -t public.orders"),
+        *("-N shop -t shop.orders", "-t *.orders -T hidden.*", "-n s* -N sh*p", "-T *"),
+    ):
+        words = tuple(options.replace("Shop two", "Shop\ttwo").split(" "))
+        words = tuple(word.replace("\t", " ") for word in words)
+        said = server.run("pg_dump", "-s", *words, "-d", "postgres").stdout
+        theirs = {
+            line.removeprefix("CREATE TABLE ").removesuffix(" (")
+            for line in said.splitlines()
+            if line.startswith("CREATE TABLE ")
+        }
+        with bench_session(server) as connection:
+            relations = [Relation(*row) for row in connection.rows(names)]  # type: ignore[arg-type]
+            selection = selection_of(DatabaseSettings(options=words))
+            oids = wanted_of(connection, relations, selection, database="postgres")
+            rows = connection.rows("SELECT format('%%I.%%I', nspname, relname) FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = ANY (%s)", ([*oids],))
+        assert {name for (name,) in rows} == theirs, options
+
+
+def bench_session(server: PgServer) -> ServerConnection:
+    return Bench(server).access().connect()
+
+
+def test_patterns_become_regular_expressions() -> None:
+    assert regexes("Shop.inv*") == ["^(shop)$", "^(inv.*)$"]
+    assert regexes('"Shop.x"."a""b*"') == ["^(Shop\\.x)$", '^(a"b\\*)$']
+    assert regexes("a?$[]") == ["^(a.\\$\\[])$"]
 
 
 @pytest.mark.majors(18)

@@ -17,6 +17,7 @@ from pgkeep.dump.pg_dump import dump_command, file_name, possible_compression
 from pgkeep.dump.process import Ended, Processes, run_reading
 from pgkeep.dump.reach import Reach, look_into
 from pgkeep.dump.replay import is_conflict
+from pgkeep.dump.selection import selection_of
 from pgkeep.errors import ServerError
 from pgkeep.postgres.access import ServerAccess
 from pgkeep.postgres.programs import Program
@@ -63,13 +64,13 @@ class DatabaseDump(NamedTuple):
     def dump(self, facts: Mapping[str, Any], stem: str) -> DumpedDatabase:
         """Dump it, once more after a conflict with replay. Raises what the store raises."""
         name = facts["name"]
+        settings = self._settings(name)
         try:
             with self.access.connect(name) as connection:
-                reach = look_into(connection, name)
+                reach = look_into(connection, name, selection_of(settings))
         except ServerError as error:
             gone = Missing(name, "the database", error.why or error.what)
             return DumpedDatabase(name, None, (gone,), ())
-        settings = self._settings(name)
         steps: list[Step] = []
         for attempt in range(1, max(1, self.options.tries) + 1):
             began = time.monotonic()
