@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 
+from pgkeep.config.keeping import parse_policy
 from pgkeep.dump import database
+from pgkeep.dump.expire import expire_dumps
 from pgkeep.dump.process import Ended, run_reading
-from tests.dump.kit import Bench
+from pgkeep.progress import Silent
+from pgkeep.repository import dump_files
+from pgkeep.seal.age_file import SEALED_CHUNK_BYTES
+from tests.dump.kit import BY, Bench
 from tests.dump.site import DumpSite
 from tests.factory import ServerFactory
 from tests.program import pgkeep_program
@@ -98,13 +103,29 @@ def test_a_conflict_with_replay_is_tried_again(
         return real(*arguments, **options)
 
     monkeypatch.setattr(database, "run_reading", disturbed)
-    made = bench.dump(parts=frozenset())
+    monkeypatch.setattr(dump_files, "PART_BYTES", 2 * SEALED_CHUNK_BYTES)
+    made = bench.dump(parts=frozenset(), compression="none")
     assert len(tries) == 2
     assert made.is_complete
     assert [step.exit_code for step in made.steps] == [1, 0]
     file = made.file("database", "postgres")
     assert file is not None
     assert file.name == "postgres.2.dump"
+    # What the first try stored belongs to no dump, and goes with the next expiry.
+    folder = bench.layout.dump(made.dump)
+    parts = {folder + part.name for one in made.files for part in one.parts}
+    kept = parts | {f"{folder}begun", f"{folder}contents"}
+    left = {info.key for info in bench.store.list(folder)} - kept
+    assert left
+    policy = parse_policy("2 dumps")
+    for dry_run in (True, False):
+        (report,) = expire_dumps(
+            bench.repository, [bench.layout], policy, by=BY, progress=Silent(), dry_run=dry_run
+        )
+        assert (report.leftovers, report.deleted) == (len(left), [])
+    assert {info.key for info in bench.store.list(folder)} == kept
+    assert bench.restore(made, primary, rename="back", databases=("postgres",))
+    assert primary.psql("SELECT count(*) FROM churned", "back") == "200000"
     tries.clear()
     monkeypatch.setattr(database, "is_conflict", lambda said: True)
     lost = Bench(primary)

@@ -27,6 +27,7 @@ from pgkeep.repository.dumps import (
     Dumps,
     StoredDump,
     delete_dumps,
+    delete_leftovers,
     delete_litter,
     read_dumps,
 )
@@ -38,13 +39,16 @@ from pgkeep.units import to_utc_text
 
 @dataclass
 class DumpExpiry:
-    """What became of one system's dumps. ``litter`` are folders that runs which died have left."""
+    """What became of one system's dumps. ``litter`` are folders that runs which died have left,
+    ``leftovers`` objects in the folders of dumps that are kept, of attempts that failed."""
 
     layout: Layout
     decisions: list[Decision]
     deleted: list[str] = field(default_factory=list)
     litter: list[str] = field(default_factory=list)
     deleted_bytes: int = 0
+    leftovers: int = 0
+    leftover_bytes: int = 0
 
 
 def expire_dumps(
@@ -127,10 +131,14 @@ def _delete(
     report.deleted_bytes = sum(sizes[name] for name in report.deleted)
     old = {name: infos for name, infos in dumps.litter.items() if _is_dead(infos, now)}
     report.litter = sorted(old)
+    left = {name: one for name, one in dumps.leftovers.items() if name not in report.deleted}
+    report.leftovers = sum(map(len, left.values()))
+    report.leftover_bytes = sum(info.size_bytes for infos in left.values() for info in infos)
     if dry_run:
         return
     delete_dumps(repository.store, report.layout, report.deleted)
     delete_litter(repository.store, report.layout, old)
+    delete_leftovers(repository.store, left)
 
 
 def _is_dead(infos: Sequence[ObjectInfo], now: datetime) -> bool:

@@ -56,11 +56,13 @@ class StoredDump(NamedTuple):
 
 class Dumps(NamedTuple):
     """All dumps that exist, oldest first: the readable, and what is wrong with the others.
-    ``litter`` are folders without contents, each with its objects."""
+    ``litter`` are folders without contents, each with its objects; ``leftovers`` objects in a
+    dump's folder that its contents do not name: of attempts that failed."""
 
     dumps: tuple[StoredDump, ...]
     problems: tuple[DumpProblem, ...]
     litter: Mapping[str, tuple[ObjectInfo, ...]]
+    leftovers: Mapping[str, tuple[ObjectInfo, ...]]
 
 
 def claim(
@@ -118,11 +120,23 @@ def read_dumps(repository: Repository, layout: Layout) -> Dumps:
             return None  # it was deleted between the listing and now
 
     loaded = each(load, sorted(heads))
+    dumps = tuple(one for one in loaded if isinstance(one, StoredDump))
+    unnamed = {one.id: _unnamed(layout, one, folders[one.id]) for one in dumps}
     return Dumps(
-        tuple(one for one in loaded if isinstance(one, StoredDump)),
+        dumps,
         tuple(one for one in loaded if isinstance(one, DumpProblem)),
         {name: tuple(infos) for name, infos in folders.items() if name not in heads},
+        {name: infos for name, infos in unnamed.items() if infos},
     )
+
+
+def _unnamed(
+    layout: Layout, dump: StoredDump, infos: Iterable[ObjectInfo]
+) -> tuple[ObjectInfo, ...]:
+    """What was there before the contents, and they do not name it."""
+    named = {part.name for file in dump.contents.files for part in file.parts}
+    keys = {layout.dump(dump.id) + name for name in (BEGUN, CONTENTS, *named)}
+    return tuple(one for one in infos if one.key not in keys and one.modified <= dump.stored)
 
 
 def find_dump(dumps: Dumps, name: str) -> StoredDump:
@@ -180,6 +194,10 @@ def delete_litter(
         if store.exists(last):  # a copy has counted on what is gone; the next one brings it
             delete_dumps(store, layout, [name])
 
+
+def delete_leftovers(store: Store, leftovers: Mapping[str, Collection[ObjectInfo]]) -> None:
+    """Delete what lies in dumps' folders and belongs to none. Raises as :func:`delete_dumps`."""
+    _delete(store, [info.key for infos in leftovers.values() for info in infos])
 
 
 def _delete(store: Store, keys: list[str]) -> None:

@@ -89,6 +89,8 @@ def _document(report: DumpExpiry) -> dict[str, Any]:
         "deleted": report.deleted,
         "deleted_bytes": report.deleted_bytes,
         "unfinished_deleted": report.litter,
+        "leftovers_deleted": report.leftovers,
+        "leftover_bytes": report.leftover_bytes,
     }
 
 
@@ -111,6 +113,9 @@ def _render(context: Context, found: list[tuple[One, list[DumpExpiry]]]) -> None
                 say(f"  {len(report.deleted)} {would}deleted, {size}")
             if report.litter:
                 say(f"  {len(report.litter)} unfinished {would}deleted")
+            if report.leftovers:
+                size = format_size(report.leftover_bytes)
+                say(f"  {report.leftovers} objects of attempts that failed {would}deleted, {size}")
 
 
 def _why(reasons: tuple[str, ...]) -> str:
