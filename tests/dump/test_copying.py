@@ -3,10 +3,8 @@ there in part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 
@@ -15,80 +13,12 @@ from pgkeep.dump.expire import expire_dumps
 from pgkeep.dump.mirror import DumpCopies, copy_dump, copy_dumps
 from pgkeep.errors import DamagedObject, NoSuchDump
 from pgkeep.progress import Silent
-from pgkeep.repository.dump_record import DATABASE, Contents, DumpFile, Part
+from pgkeep.repository.dump_record import Contents
 from pgkeep.repository.dumps import delete_dumps, publish, read_dumps
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
-from pgkeep.storage.interface import ObjectInfo
-from pgkeep.storage.memory import MemoryStore
-from pgkeep.units import to_utc_text
-from tests.dump.kit import BY, repository_in
-from tests.dump.test_keeping import CONTENTS
-
-LAYOUT = Layout("main", 1)
-NOW = datetime.now(UTC)
-PARTS = {f"postgres.dump.0000{n}": f"part {n}".encode() for n in (1, 2, 3)}
-
-
-class PlacedStore(MemoryStore):
-    """Its clock is set by hand, and it calls ``before`` with each method and key."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-        super().__init__(clock=lambda: self.now)
-        self.before: Callable[[str, str], object] = lambda method, key: None
-
-    def get(self, key: str) -> bytes:
-        self.before("get", key)
-        return super().get(key)
-
-    def put(self, key: str, *rest: Any, **more: Any) -> str:
-        self.before("put", key)
-        return super().put(key, *rest, **more)
-
-    def list(self, prefix: str = "", *rest: Any, **more: Any) -> Iterator[ObjectInfo]:
-        self.before("list", prefix)
-        return super().list(prefix, *rest, **more)
-
-    def delete(self, keys: Any) -> Any:
-        keys = list(keys)
-        for key in keys:
-            self.before("delete", key)
-        return super().delete(keys)
-
-
-def two() -> tuple[Repository, Repository]:
-    """Two places of one repository."""
-    one = repository_in(PlacedStore(), None)
-    other = one._replace(store=PlacedStore())
-    return one, other
-
-
-def place(repository: Repository) -> PlacedStore:
-    assert isinstance(repository.store, PlacedStore)
-    return repository.store
-
-
-def put(days: float, *repositories: Repository, **changes: Any) -> str:
-    """A dump that ended and was stored so many days ago."""
-    from blake3 import blake3
-
-    ended = NOW - timedelta(days=days)
-    name = f"{ended:%Y%m%dT%H%M%SZ}"
-    parts = tuple(Part(key, len(data), blake3(data).hexdigest()) for key, data in PARTS.items())
-    file = DumpFile("postgres.dump", DATABASE, 1, parts, "postgres", "custom", "none")
-    contents = replace(
-        CONTENTS, dump=name, started=to_utc_text(ended), ended=to_utc_text(ended), files=(file,)
-    )
-    contents = replace(contents, **changes)
-    for one in repositories:
-        place(one).now = ended
-        one.store.put(LAYOUT.dump(name) + "begun", b"begun")
-        for key, data in PARTS.items():
-            one.store.put(LAYOUT.dump(name) + key, data)
-        publish(one, LAYOUT, contents, by=BY)
-        place(one).now = NOW
-    return name
+from tests.dump.kit import BY
+from tests.dump.made_up import LAYOUT, NOW, PARTS, PlacedStore, place, put, two
 
 
 def names(repository: Repository) -> list[str]:
@@ -276,5 +206,3 @@ def test_a_part_that_is_damaged_comes_from_the_next_source_or_not_at_all() -> No
 
 def _contents(repository: Repository) -> Contents:
     return read_dumps(repository, LAYOUT).dumps[0].contents
-
-

@@ -11,19 +11,16 @@ import pytest
 from pgkeep.config.keeping import parse_policy
 from pgkeep.dump.expire import decide_dumps
 from pgkeep.dump.lock import lock_dump
-from pgkeep.repository.dump_record import Contents, Missing
+from pgkeep.repository.dump_record import Missing
 from pgkeep.repository.dumps import StoredDump
 from pgkeep.repository.layout import Layout
 from pgkeep.storage.object_lock import ObjectLock
 from pgkeep.units import to_utc_text
 from tests.dump.kit import repository_in_memory
+from tests.dump.made_up import CONTENTS
 from tests.dump.site import DumpSite
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-CONTENTS = Contents(
-    *("d", "main", "1", "", "", 1.0, "PostgreSQL 18.4", 18, "18.4"),
-    *("host", "postgres", "", "0", "server"),
-)
 
 
 def dump(days: float, *, complete: bool = True) -> StoredDump:

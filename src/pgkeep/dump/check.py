@@ -24,7 +24,7 @@ from pgkeep.progress import Progress
 from pgkeep.repository.checks import DEEP, QUICK
 from pgkeep.repository.dump_files import check_file, read_file
 from pgkeep.repository.dump_record import DATABASE, DIRECTORY, PLAIN, Contents, DumpFile
-from pgkeep.repository.dumps import CONTENTS, read_dumps
+from pgkeep.repository.dumps import CONTENTS, Dumps, read_dumps
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 
@@ -68,8 +68,20 @@ def check_dumps(
     sizes = {info.key: info.size_bytes for info in repository.store.list(layout.dumps)}
     for dump in dumps.dumps:
         found.problems += _look(layout, dump.contents, sizes)
-    if options.level == QUICK:
-        return found
+    if options.level != QUICK:
+        _read_some(repository, layout, options, found, dumps, progress)
+    _forget_deleted(repository, layout, found)
+    return found
+
+
+def _read_some(
+    repository: Repository,
+    layout: Layout,
+    options: DumpCheckOptions,
+    found: DumpCheck,
+    dumps: Dumps,
+    progress: Progress,
+) -> None:
     broken = {name for _, _, name in found.problems}
     chosen = [one.contents for one in dumps.dumps if one.id not in broken]
     total = sum(one.stored_bytes for one in chosen)
@@ -85,7 +97,15 @@ def check_dumps(
             break
         reader.read(contents)
         done += contents.stored_bytes
-    return found
+
+
+def _forget_deleted(repository: Repository, layout: Layout, found: DumpCheck) -> None:
+    """What expired while it was looked at is not damaged: contents are what a deletion takes
+    first, so they are gone by now."""
+    bad = sorted({name for _, _, name in found.problems})
+    gone = {one for one in bad if not repository.store.exists(layout.dump(one) + CONTENTS)}
+    found.problems = [one for one in found.problems if one[2] not in gone]
+    found.dumps -= len(gone)
 
 
 def _look(
