@@ -12,7 +12,9 @@ from pgkeep.dump.pg_dump import stem_of
 from pgkeep.dump.statements import parse_globals, split_script
 from pgkeep.dump.toc import parse_list, select_tables
 from pgkeep.postgres.quoting import quote_always
+from tests.dump.kit import Bench
 from tests.dump.site import DumpSite
+from tests.servers import PgServer
 
 NAMES = [
     *("two words", "it's", 'say "hi"', "a/b", ".hidden", "..", "größe", "Orders", "orders", "-x"),
@@ -93,6 +95,31 @@ def test_a_part_of_the_databases_by_pattern_and_each_by_its_own_settings(site: D
     assert "No database is called 'nope*'" in wrong.stderr
     with_templates = site.dump("--templates", "--parts", "none")
     assert "template1" in {file["database"] for file in with_templates["files"]}
+
+
+@pytest.mark.majors(18)
+def test_a_name_is_a_name_before_it_is_a_pattern(server: PgServer) -> None:
+    for name in ("a[1]", "a1", "b?", "bb", "t1"):
+        server.psql(f'CREATE DATABASE "{name}"')
+    bench = Bench(server)
+
+    def dumped(*include: str, exclude: tuple[str, ...] = ()) -> list[str]:
+        made = bench.dump(parts=frozenset(), include=include, exclude=exclude)
+        return made.database_names
+
+    assert dumped("a[1]") == ["a[1]"]
+    assert dumped("a*", "b?") == ["a1", "a[1]", "b?"]
+    assert dumped("t[1]") == ["t1"]
+    assert dumped(exclude=("a[1]", "b?", "t[1]")) == ["a1", "bb", "postgres"]
+
+
+def test_a_table_is_called_by_its_name_before_by_a_pattern() -> None:
+    text = "".join(
+        f"{number}; 1259 {number} TABLE public {name} postgres\n"
+        for number, name in enumerate(("a[1]", "a1", "t1"), start=1)
+    )
+    for pattern, wanted in (("a[1]", "a[1]"), ("public.a[1]", "a[1]"), ("t[1]", "t1")):
+        assert select_tables(parse_list(text), [pattern]).tables == [("public", wanted)]
 
 
 def test_names_of_files() -> None:

@@ -7,10 +7,10 @@ archives, comes only back under the same name, and in a plain dump not at all. S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgkeep.dump.options import DumpOptions
+from pgkeep.dump.patterns import fitting
 from pgkeep.errors import DumpError
 from pgkeep.repository.dump_record import Missing
 
@@ -36,16 +36,18 @@ def choose_databases(connection: ServerConnection, options: DumpOptions) -> Chos
     found = read_databases(connection)
     names = [one["name"] for one in found]
     for pattern in options.include:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not fitting(names, pattern):
             raise DumpError(
                 f"No database is called {pattern!r}.",
                 why=f"There are: {', '.join(names)}.",
                 remedy="Correct the name; patterns are the shell's: orders, or shop_*.",
             )
+    included = {name for pattern in options.include for name in fitting(names, pattern)}
+    excluded = {name for pattern in options.exclude for name in fitting(names, pattern)}
     wanted, skipped, missing = [], [], []
     for one in found:
         name = one["name"]
-        if not _is_wanted(one, options):
+        if name in excluded or not _is_wanted(one, options, included):
             skipped.append(name)
         elif one["connection_limit"] == _INVALID:
             missing.append(
@@ -130,15 +132,13 @@ def _facts(
     }
 
 
-def _is_wanted(one: dict[str, Any], options: DumpOptions) -> bool:
+def _is_wanted(one: dict[str, Any], options: DumpOptions, included: set[str]) -> bool:
     name = one["name"]
-    if any(fnmatchcase(name, pattern) for pattern in options.exclude):
-        return False
     if options.include:
         # Its plain name asks for a template, too.
         if name in options.include:
             return True
-        if not any(fnmatchcase(name, pattern) for pattern in options.include):
+        if name not in included:
             return False
     if one["is_template"]:
         # Nobody can connect to template0, nor is there anything in it.

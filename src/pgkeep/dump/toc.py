@@ -75,12 +75,9 @@ def parse_list(text: str) -> list[Entry]:
 def select_tables(entries: Sequence[Entry], patterns: Collection[str]) -> Selection:
     """The tables that fit one of the patterns (``table``, or ``schema.table``; the shell's), with
     what hangs on them."""
-    chosen = {
-        one.id
-        for one in entries
-        if one.type in ("TABLE", "FOREIGN TABLE", "MATERIALIZED VIEW", "VIEW")
-        and any(_fits(one, pattern) for pattern in patterns)
-    }
+    kinds = ("TABLE", "FOREIGN TABLE", "MATERIALIZED VIEW", "VIEW")
+    whole = [one for one in entries if one.type in kinds]
+    chosen = {one.id for pattern in patterns for one in _fitting(whole, pattern)}
     tables = {one.id for one in entries if one.type == "TABLE"}
     left_out: list[str] = []
     keys = {
@@ -108,6 +105,12 @@ def select_tables(entries: Sequence[Entry], patterns: Collection[str]) -> Select
         [(one.schema, one.name) for one in entries if one.id in chosen and one.type == "TABLE"],
         left_out,
     )
+
+
+def _fitting(entries: Sequence[Entry], pattern: str) -> list[Entry]:
+    """Those that are called so, else those that fit."""
+    called = [one for one in entries if pattern in (one.name, f"{one.schema}.{one.name}")]
+    return called or [one for one in entries if _fits(one, pattern)]
 
 
 def _fits(entry: Entry, pattern: str) -> bool:
