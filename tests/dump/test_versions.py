@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from pgkeep.dump.check import DumpCheckOptions, check_dumps
 from pgkeep.errors import DumpRefused, ProgramMissing
-from tests.dump.kit import Bench
+from pgkeep.postgres.programs import major_of
+from pgkeep.progress import Silent
+from pgkeep.repository.dumps import CONTENTS, publish
+from tests.dump.kit import BY, PROGRAMS, Bench
 from tests.factory import ServerFactory
 from tests.installations import find_installations
 from tests.servers import PgServer
@@ -43,6 +49,24 @@ def test_with_the_matching_client_and_with_a_newer_one_into_the_newest_server(
             )
     finally:
         target.close()
+
+
+@pytest.mark.majors(18)
+def test_what_a_beta_dumped_is_checked_and_restored(server: PgServer) -> None:
+    assert [major_of(text) for text in ("19beta1", "18.4", "20devel", "16rc1")] == [19, 18, 20, 16]
+    with pytest.raises(ValueError):
+        major_of("beta")
+    server.psql("CREATE DATABASE shop")
+    server.psql(CONTENT, "shop")
+    bench = Bench(server)
+    made = replace(bench.dump(include=("shop",)), program=f"{server.installation.major}beta1")
+    bench.store.delete([bench.layout.dump(made.dump) + CONTENTS])
+    publish(bench.repository, bench.layout, made, by=BY)
+    bench.restore(made, server, rename="back", databases=("shop",))
+    assert server.psql("SELECT sum(n) FROM t", "back") == "5050"
+    options = DumpCheckOptions("deep", {"PATH": os.environ["PATH"]}, PROGRAMS)
+    found = check_dumps(bench.repository, bench.layout, options, progress=Silent())
+    assert (found.read, found.problems) == ([made.dump], [])
 
 
 @pytest.mark.majors(15)

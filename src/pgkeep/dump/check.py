@@ -19,7 +19,7 @@ from pgkeep.dump.load import unpacked
 from pgkeep.dump.pg_dump import method_of
 from pgkeep.dump.process import Ended, Processes, run_feeding, run_quietly
 from pgkeep.errors import DamagedObject, ObjectNotFound, PgkeepError, ProgramMissing, StoreError
-from pgkeep.postgres.programs import Program, find_program
+from pgkeep.postgres.programs import Program, find_program, major_of
 from pgkeep.progress import Progress
 from pgkeep.repository.checks import DEEP, QUICK
 from pgkeep.repository.dump_files import check_file, read_file
@@ -204,7 +204,7 @@ class _Reader:
     def _program(self, contents: Contents) -> Program:
         return find_program(
             "pg_restore",
-            int(contents.program.split(".")[0]),
+            major_of(contents.program),
             directories=self._options.programs,
             environ=self._options.environ,
             why=f"pg_dump {contents.program} wrote the dump {contents.dump}.",

@@ -16,7 +16,7 @@ from pgkeep.dump.preflight import Target, check_database, check_roles, check_tab
 from pgkeep.dump.statements import Statement
 from pgkeep.errors import DumpRefused, NoSuchDump, UsageError
 from pgkeep.postgres.access import ServerAccess
-from pgkeep.postgres.programs import Program, find_program
+from pgkeep.postgres.programs import Program, find_program, major_of
 from pgkeep.repository.dump_record import DATABASE, GLOBALS, PLAIN, Contents, DumpFile
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _programs(
     options: LoadOptions,
 ) -> tuple[Program | None, Program | None]:
     """pg_restore and psql, as far as they are needed. An archive is read by no older program."""
-    wrote = int(contents.program.split(".")[0])
+    wrote = major_of(contents.program)
     found: dict[bool, Program] = {}
     for is_plain in {one.format == PLAIN for one in files}:
         found[is_plain] = find_program(

@@ -31,17 +31,25 @@ _USUAL = (
 
 
 class Program(NamedTuple):
-    """An installed program; ``version`` as it says itself: ``16.4``."""
+    """An installed program; ``version`` as it says itself: ``16.4``, ``19beta1``."""
 
     path: str
     version: str
 
     @property
     def major(self) -> int:
-        return int(re.match(r"\d+", self.version)[0])  # type: ignore[index]
+        return major_of(self.version)
 
     def __str__(self) -> str:
         return f"{Path(self.path).name} {self.version}"
+
+
+def major_of(version: str) -> int:
+    """Of a version as a program says it. Raises ValueError for what does not begin with one."""
+    found = re.match(r"\d+", version)
+    if found is None:
+        raise ValueError(f"{version!r} is no version of PostgreSQL")
+    return int(found[0])
 
 
 def find_program(
