@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pgkeep.config.dumps import DatabaseSettings
 from pgkeep.dump.selection import Relation, regexes, selection_of, wanted_of
+from pgkeep.errors import ConfigError
+from pgkeep.postgres.access import ServerAccess
 from pgkeep.postgres.connection import ServerConnection
 from tests.dump.kit import Bench
 from tests.dump.site import DumpSite
@@ -56,7 +60,7 @@ def test_what_is_not_wanted_is_not_missed(server: PgServer) -> None:
     bench = Bench(server)
     weak = bench.access(user="weak")
 
-    def missed(*options: str, **selection: tuple[str, ...]) -> set[str]:
+    def missed(*options: str, **selection: Any) -> set[str]:
         made = bench.dump(
             weak,
             parts=frozenset(),
@@ -100,13 +104,22 @@ def test_patterns_mean_what_they_mean_to_pg_dump(server: PgServer) -> None:
         )
     server.psql("ALTER ROLE postgres SET search_path = shop, public")
     names = (
-        "SELECT c.oid, n.nspname, c.relname, (SELECT refobjid FROM pg_depend d WHERE d.objid = c.oid "
+        "SELECT c.oid, n.nspname, c.relname, "
+        "(SELECT refobjid FROM pg_depend d WHERE d.objid = c.oid "
         "AND d.deptype IN ('a', 'i') AND c.relkind = 'S' AND d.refclassid = 'pg_class'::regclass) "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
         "WHERE relkind = 'r' AND nspname !~ '^(pg_|information)'"
     )
     for options in (
-        *("-t orders", "-t ORDERS", '-t "Orders"', "-t shop.*", '-t "x.y"', "-t *rders", "-t or?ers"),
+        *(
+            "-t orders",
+            "-t ORDERS",
+            '-t "Orders"',
+            "-t shop.*",
+            '-t "x.y"',
+            "-t *rders",
+            "-t or?ers",
+        ),
         *("-t a[1]", '-t "a[1]"', "-t [ac]*", '-t *."Orders"', "-t (shop|public).orders"),
         *("-t postgres.shop.orders", '-t "Shop two".orders', "-t cash$", '-T "a[1]"', "-T shop.*"),
         *("-n shop", "-n s*", '-n "Shop two"', "-N shop -N public", "-n shop -t public.orders"),
@@ -121,11 +134,14 @@ def test_patterns_mean_what_they_mean_to_pg_dump(server: PgServer) -> None:
             if line.startswith("CREATE TABLE ")
         }
         with bench_session(server) as connection:
-            relations = [Relation(*row) for row in connection.rows(names)]  # type: ignore[arg-type]
+            relations = [Relation(*row) for row in connection.rows(names)]
             selection = selection_of(DatabaseSettings(options=words))
             oids = wanted_of(connection, relations, selection, database="postgres")
-            rows = connection.rows("SELECT format('%%I.%%I', nspname, relname) FROM pg_class c "
-                "JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = ANY (%s)", ([*oids],))
+            rows = connection.rows(
+                "SELECT format('%%I.%%I', nspname, relname) FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = ANY (%s)",
+                ([*oids],),
+            )
         assert {name for (name,) in rows} == theirs, options
 
 
@@ -156,6 +172,18 @@ def test_the_exit_code_says_it_and_nothing_expires_then(site: DumpSite) -> None:
     site.server.psql("GRANT SELECT ON closed TO weak; GRANT pg_read_all_settings TO weak")
     enough = site.dump("--parts", "globals,settings", PGUSER="weak")
     assert enough["complete"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key", "new_token"],
+)
+def test_a_secret_without_a_variable_is_refused(name: str) -> None:
+    """Whether this libpq knows it or not."""
+    access = ServerAccess({"host": "h", name: "hunter2"}, {})
+    with pytest.raises(ConfigError, match=f"{name} cannot be handed"):
+        access.conninfo("postgres")
+    assert access._replace(parameters={"host": "h", name: ""}).conninfo("a b") == "dbname='a b'"
 
 
 @pytest.mark.majors(18)

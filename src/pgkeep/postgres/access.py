@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # What no program of PostgreSQL needs to know of us.
 _KEPT_BACK = ("PGKEEP_", "AWS_", "GOOGLE_", "AZURE_")
 _NOT_THEIRS = ("dbname", "fallback_application_name")
-_SECRET = ("password", "sslpassword")
+# Of libpq's parameters without a variable some are secrets, and later versions may have more.
+_SECRET_WORDS = ("password", "secret", "token", "scram_client_key", "scram_server_key")
 
 
 class ServerAccess(NamedTuple):
@@ -70,8 +71,8 @@ class ServerAccess(NamedTuple):
             for name, value in self.parameters.items()
             if value and name not in variables and name not in _NOT_THEIRS
         }
-        for name in _SECRET:
-            if name in rest:
+        for name in rest:
+            if any(word in name for word in _SECRET_WORDS):
                 raise ConfigError(
                     f"{name} cannot be handed to PostgreSQL's programs without showing it to "
                     "everybody on this host.",
