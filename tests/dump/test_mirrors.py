@@ -45,6 +45,22 @@ def test_every_repository_gets_the_dump(
     # Moving house takes dumps along.
     site.pgkeep("copy", "--to", (site.folder / "third").as_uri())
     assert dumps(site.main) == dumps(site.folder / "third")
+    # What cannot be deleted somewhere is said, and so is what may be there.
+    first, last = (one["dump"] for one in site.json("dump", "list")["dumps"])
+    site.pgkeep("dump", "delete", first, "--only", "main")
+    site.take_away(site.second)
+    said = site.pgkeep("dump", "delete", first, code=67)
+    assert f"There is no dump '{first}', unless in second, which did not answer." in said
+    said = site.pgkeep("dump", "delete", last, "--dry-run", code=67)
+    assert f"Would delete: {last} in main." in said
+    assert "It could not be done in second." in said
+    assert "pgkeep copy only then" in said
+    said = site.pgkeep("dump", "expire", "--keep", "1 dumps", code=67)
+    assert "Expiry did not come to its end in second." in said
+    site.bring_back(site.second)
+    assert f"Deleted: {first} in second." in site.pgkeep("dump", "delete", first)
+    assert "There is no dump" in site.pgkeep("dump", "delete", first, code=83)
+    site.pgkeep("dump", "create")
     # And what is deleted goes from each.
     site.pgkeep("dump", "expire", "--keep", "1 dumps")
     assert len({name.split("/")[3] for name in dumps(site.main)}) == 1
@@ -65,9 +81,9 @@ def test_what_expired_in_one_repository_is_not_copied_back_and_is_named(
     )
     old, new = (site.json("dump", "create")["dump"] for _ in range(2))
     site.pgkeep("dump", "expire", "--only", "second")
+    stays = f"lacks 1 dump that dump_keep would not keep there, and that stays away: {old}."
     for options in (("--dry-run",), ()):
-        done = site.pgkeep("copy", *options)
-        assert f"lacks 1 dump that dump_keep would not keep there, and that stays away: {old}." in done
+        assert stays in site.pgkeep("copy", *options)
     found = site.json("copy")["targets"]
     assert [(one["name"], one["dumps_left"]) for one in found] == [("main", []), ("second", [old])]
     assert {name.split("/")[3] for name in dumps(site.second)} == {new}
@@ -95,7 +111,8 @@ def test_what_copy_brings_is_locked_where_it_shall_be(
     there = [one for one in versions(s3, place.bucket) if "/dumps/" in one[0]]
     assert len(there) == len(dumps(site.main)) > 5
     for days in ("2", "3"):
-        site.pgkeep("copy", "--to", "cloud", **{f"{mirror}OBJECT_LOCK_DAYS": days})
+        site.environ[f"{mirror}OBJECT_LOCK_DAYS"] = days
+        site.pgkeep("copy", "--to", "cloud")
         least = datetime.now(UTC) + timedelta(days=int(days), minutes=-5)
         for key, version in there:
             found = s3.head_object(Bucket=place.bucket, Key=key, VersionId=version)

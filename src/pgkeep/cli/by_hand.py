@@ -1,14 +1,22 @@
-"""What ``delete``, ``undelete``, ``hold`` and ``release`` have in common: the same for each of
-several repositories that has the backup."""
+"""What deleting, undeleting, holding and releasing have in common: the same for each of several
+repositories that has the backup, or the dump."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pgkeep.cli.each_repository import One, matching, open_each
+from pgkeep.cli.each_repository import (
+    AGAIN,
+    BACKUPS,
+    One,
+    Things,
+    check_failed,
+    matching,
+    open_each,
+)
 from pgkeep.cli.systems import system_layout
-from pgkeep.errors import MirrorsDiffer
+from pgkeep.errors import PgkeepError
 from pgkeep.repository.catalogue import stored_manifests
 from pgkeep.repository.layout import Layout
 
@@ -16,14 +24,33 @@ if TYPE_CHECKING:
     from pgkeep.cli.context import Context
 
 Act = Callable[[One, Layout, Sequence[str]], Collection[str]]
-"""Does it, and returns the backups that it was done to."""
+"""Does it, and returns the things that it was done to."""
 
 
-def in_each(context: Context, act: Act, *, said: str, nothing: str) -> int:
-    """Do it in each repository that has one of the backups which the command line names.
+def _stored_backups(one: One, layout: Layout) -> Collection[str]:
+    return stored_manifests(one.repository.store, layout)
 
-    ``said`` and ``nothing`` are sentences in which ``{}`` stands for the backups. Raises
-    ``NoSuchBackup`` when none has them, and ``MirrorsDiffer`` when one could not be reached.
+
+def in_each(
+    context: Context,
+    act: Act,
+    given: Sequence[str],
+    *,
+    said: str,
+    nothing: str = "",
+    things: Things = BACKUPS,
+    stored: Callable[[One, Layout], Collection[str]] = _stored_backups,
+    again: str = AGAIN,
+    more: dict[str, Any] | None = None,
+) -> int:
+    """Do it in each repository that has one of the ``given``.
+
+    ``said`` and ``nothing`` are sentences in which ``{}`` stands for names: of those to which it
+    was done, and of those that are there and to which it was not. ``stored`` tells what a
+    repository has. ``more`` is for ``--json``.
+
+    Raises the error of the ``things`` when none has them, and ``MirrorsDiffer`` when one could not
+    be reached.
     """
     args = context.args
     each = open_each(context, args.only)
@@ -31,33 +58,31 @@ def in_each(context: Context, act: Act, *, said: str, nothing: str) -> int:
         (one, system_layout(context.settings, one.repository, system=args.system))
         for one in each.present
     ]
-    have = {one.name: set(stored_manifests(one.repository.store, layout)) for one, layout in places}
-    wanted = matching(set().union(*have.values()), args.backup)
+    have = {one.name: set(stored(one, layout)) for one, layout in places}
+    wanted = matching(set().union(*have.values()), given, each.away, things)
     done: dict[str, list[str]] = {}
+    lines = []
     for one, layout in places:
-        here = [backup for backup in wanted if backup in have[one.name]]
-        if here:
+        here = [name for name in wanted if name in have[one.name]]
+        if not here:
+            continue
+        try:
             done[one.name] = sorted(act(one, layout, here))
+        except PgkeepError as error:
+            if done:
+                error.what += f" Before, it was done in {', '.join(done)}."
+            raise
+        where = f" in {one.name}" if context.settings.mirrors else ""
+        for text, names in (
+            (said, {*done[one.name]}),
+            (nothing, {*here} - {*done[one.name]}),
+            ("Not there: {}", {*wanted} - {*here}),
+        ):
+            if names:
+                lines.append(text.replace("{}", ", ".join(sorted(names))) + where + ".")
     context.output.result(
-        {"backups": wanted, "done": done, "away": sorted(each.away)},
-        lambda: _render(context, wanted, done, said=said, nothing=nothing),
+        {f"{things.noun}s": wanted, "done": done, "away": sorted(each.away), **(more or {})},
+        lambda: context.output.say("\n".join(lines)),
     )
-    if each.away:
-        names = ", ".join(each.away)
-        raise MirrorsDiffer(
-            f"It could not be done in {names}.",
-            why=next(iter(each.away.values())).what,
-            remedy="Run the command again when they answer.",
-        )
+    check_failed(each.away, "It could not be done in {}.", remedy=again)
     return 0
-
-
-def _render(
-    context: Context, wanted: list[str], done: dict[str, list[str]], *, said: str, nothing: str
-) -> None:
-    for name, backups in done.items():
-        where = f" in {name}" if context.settings.mirrors else ""
-        if backups:
-            context.output.say(said.format(", ".join(backups)) + where + ".")
-        if left := sorted(set(wanted) - set(backups)):
-            context.output.say(nothing.format(", ".join(left)) + where + ".")

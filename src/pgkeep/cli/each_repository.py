@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pgkeep.cli.session import open_host_state, unlock_of
 from pgkeep.config import Settings
-from pgkeep.errors import NoSuchBackup, PgkeepError, UsageError
+from pgkeep.errors import MirrorsDiffer, NoSuchBackup, NoSuchDump, PgkeepError, UsageError
 from pgkeep.repository.identity import Repository, open_repository
 
 if TYPE_CHECKING:
     from pgkeep.cli.context import Context
+
+AGAIN = "Run the command again when they answer."
+NOT_FINISHED = "Expiry did not come to its end in {}."
+Failed = Mapping[str, PgkeepError]
+"""Why it could not be done, by the names of repositories."""
+_T = TypeVar("_T")
 
 
 class One(NamedTuple):
@@ -71,10 +77,53 @@ def open_each(
     return Each(present, away)
 
 
-def matching(known: Collection[str], given: Sequence[str]) -> list[str]:
-    """Backups by their names, unmistakable beginnings of them, or ``latest``.
+def in_all(each: Each, act: Callable[[One], _T]) -> tuple[list[tuple[One, _T]], Failed]:
+    """Do it in each that answered; what came of it, and the errors of those where it was not done
+    to its end, the ones that are away among them. The error of the only one is raised.
+    """
+    found: list[tuple[One, _T]] = []
+    failed = dict(each.away)
+    for one in each.present:
+        try:
+            found.append((one, act(one)))
+        except PgkeepError as error:
+            if len(each.present) == 1 and not each.away:
+                raise
+            failed[one.name] = error
+    return found, failed
 
-    Raises ``NoSuchBackup``.
+
+def check_failed(failed: Failed, what: str, *, remedy: str) -> None:
+    """Raise ``MirrorsDiffer`` if there are any; ``{}`` in ``what`` stands for their names."""
+    if failed:
+        raise MirrorsDiffer(
+            what.replace("{}", ", ".join(failed)),
+            why=" ".join(error.what for error in failed.values()),
+            remedy=remedy,
+        )
+
+
+class Things(NamedTuple):
+    """What a command is about: ``noun``, and what is raised, and advised, where there is none."""
+
+    noun: str
+    error: type[PgkeepError]
+    remedy: str
+
+
+BACKUPS = Things(
+    "backup", NoSuchBackup, "pgkeep list shows all, and with --deleted those in the trash, too."
+)
+DUMPS = Things("dump", NoSuchDump, "pgkeep dump list shows all.")
+
+
+def matching(
+    known: Collection[str], given: Sequence[str], away: Failed, things: Things
+) -> list[str]:
+    """Things by their names, unmistakable beginnings of them, or ``latest``.
+
+    Raises the error of these ``things``; ``MirrorsDiffer`` for one that may be in a repository
+    which is ``away``.
     """
     found = []
     for text in given:
@@ -83,14 +132,20 @@ def matching(known: Collection[str], given: Sequence[str]) -> list[str]:
             names = [text]
         if text == "latest" and known:
             names = [max(known)]
+        if not names:
+            check_failed(
+                away,
+                f"There is no {things.noun} {text!r}, unless in {{}}, which did not answer.",
+                remedy=AGAIN,
+            )
         if len(names) != 1:
             shown = ", ".join((names or sorted(known))[-5:]) or "none"
-            raise NoSuchBackup(
-                f"{text!r} is the beginning of {len(names)} backups."
+            raise things.error(
+                f"{text!r} is the beginning of {len(names)} {things.noun}s."
                 if names
-                else f"There is no backup {text!r}.",
+                else f"There is no {things.noun} {text!r}.",
                 why=f"There {'are' if names else 'is, last'}: {shown}.",
-                remedy="pgkeep list shows all, and with --deleted those in the trash, too.",
+                remedy=things.remedy,
             )
         found.append(names[0])
     return list(dict.fromkeys(found))

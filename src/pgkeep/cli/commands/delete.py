@@ -48,6 +48,7 @@ def run(context: Context, args: Namespace) -> int:
     return in_each(
         context,
         act,
+        args.backup,
         said="Would go into the trash: {}" if args.dry_run else said,
         nothing="Was in the trash already: {}",
     )

@@ -6,10 +6,16 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from pgkeep.cli.context import Context
-from pgkeep.cli.each_repository import One, add_only_argument, open_each
+from pgkeep.cli.each_repository import (
+    NOT_FINISHED,
+    One,
+    add_only_argument,
+    check_failed,
+    in_all,
+    open_each,
+)
 from pgkeep.cli.session import writer_facts
 from pgkeep.cli.systems import all_layouts
-from pgkeep.errors import MirrorsDiffer, PgkeepError
 from pgkeep.units import format_size
 
 if TYPE_CHECKING:
@@ -42,25 +48,18 @@ def run(context: Context, args: Namespace) -> int:
 
     policy = context.settings.dump_keep
     each = open_each(context, args.only)
-    found: list[tuple[One, list[DumpExpiry]]] = []
-    failed: dict[str, PgkeepError] = dict(each.away)
     with context.progress() as progress:
-        for one in each.present:
-            try:
-                layouts = all_layouts(context.settings, one.repository)
-                reports = expire_dumps(
-                    one.repository,
-                    layouts,
-                    policy,
-                    by=writer_facts(),
-                    progress=progress,
-                    dry_run=args.dry_run,
-                )
-                found.append((one, reports))
-            except PgkeepError as error:
-                if len(each.present) == 1 and not each.away:
-                    raise
-                failed[one.name] = error
+        found, failed = in_all(
+            each,
+            lambda one: expire_dumps(
+                one.repository,
+                all_layouts(context.settings, one.repository),
+                policy,
+                by=writer_facts(),
+                progress=progress,
+                dry_run=args.dry_run,
+            ),
+        )
     document = {
         "dry_run": args.dry_run,
         "keep": policy.sentence("dumps"),
@@ -70,12 +69,7 @@ def run(context: Context, args: Namespace) -> int:
         "failed": {name: error.as_dict() for name, error in failed.items()},
     }
     context.output.result(document, lambda: _render(context, found))
-    if failed:
-        raise MirrorsDiffer(
-            f"Nothing was deleted in {', '.join(failed)}.",
-            why=" ".join(error.what for error in failed.values()),
-            remedy="Run the command again when that is mended.",
-        )
+    check_failed(failed, NOT_FINISHED, remedy="Run the command again when that is mended.")
     return 0
 
 

@@ -7,9 +7,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pgkeep.cli.context import Context
-from pgkeep.cli.each_repository import One, add_only_argument, open_each
+from pgkeep.cli.each_repository import (
+    NOT_FINISHED,
+    Failed,
+    One,
+    add_only_argument,
+    check_failed,
+    in_all,
+    open_each,
+)
 from pgkeep.cli.session import writer_facts
-from pgkeep.errors import DamagedObject, FormatTooNew, MirrorsDiffer, PgkeepError
+from pgkeep.errors import DamagedObject, FormatTooNew
 from pgkeep.units import format_size
 
 if TYPE_CHECKING:
@@ -34,20 +42,15 @@ def run(context: Context, args: Namespace) -> int:
     from pgkeep.keep.run import ExpireOptions, expire
 
     each = open_each(context, args.only)
-    found: list[tuple[One, list[SystemReport]]] = []
-    failed: dict[str, PgkeepError] = dict(each.away)
     with context.progress() as progress:
-        for one in each.present:
+
+        def expire_in(one: One) -> list[SystemReport]:
             options = ExpireOptions(
                 one.settings.keep, one.settings.keep_grace, writer_facts(), dry_run=args.dry_run
             )
-            try:
-                cluster = context.settings.cluster
-                found.append((one, expire(one.repository, cluster, options, progress=progress)))
-            except PgkeepError as error:
-                if len(each.present) == 1 and not each.away:
-                    raise
-                failed[one.name] = error
+            return expire(one.repository, context.settings.cluster, options, progress=progress)
+
+        found, failed = in_all(each, expire_in)
     document = {
         "dry_run": args.dry_run,
         "repositories": [
@@ -134,7 +137,7 @@ def _packs(count: int, size_bytes: int) -> str:
 def _judge(
     context: Context,
     found: list[tuple[One, list[SystemReport]]],
-    failed: dict[str, PgkeepError],
+    failed: Failed,
 ) -> int:
     blocked = [
         report.sweep
@@ -142,12 +145,7 @@ def _judge(
         for report in reports
         if report.sweep is not None and report.sweep.blocked_by
     ]
-    if failed:
-        raise MirrorsDiffer(
-            f"Nothing was given up in {', '.join(failed)}.",
-            why=" ".join(error.what for error in failed.values()),
-            remedy="Run the command again when that is mended.",
-        )
+    check_failed(failed, NOT_FINISHED, remedy="Run the command again when that is mended.")
     if blocked and blocked[0].is_newer:
         raise FormatTooNew(
             f"No pack was deleted, since a newer pgkeep made the backup {blocked[0].blocked_by}.",

@@ -33,4 +33,4 @@ def run(context: Context, args: Namespace) -> int:
         hold(one.repository, layout, backups, reason=args.note, by=writer_facts())
         return backups
 
-    return in_each(context, act, said="Held: {}", nothing="Not there: {}")
+    return in_each(context, act, args.backup, said="Held: {}")

@@ -31,4 +31,4 @@ def run(context: Context, args: Namespace) -> int:
     def act(one: One, layout: Layout, backups: Sequence[str]) -> Collection[str]:
         return release(one.repository, layout, backups, by=writer_facts())
 
-    return in_each(context, act, said="Released: {}", nothing="Was not held: {}")
+    return in_each(context, act, args.backup, said="Released: {}", nothing="Was not held: {}")

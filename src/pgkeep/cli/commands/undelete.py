@@ -31,4 +31,10 @@ def run(context: Context, args: Namespace) -> int:
     def act(one: One, layout: Layout, backups: Sequence[str]) -> Collection[str]:
         return undelete(one.repository, layout, backups, by=writer_facts())
 
-    return in_each(context, act, said="Back from the trash: {}", nothing="Was not in the trash: {}")
+    return in_each(
+        context,
+        act,
+        args.backup,
+        said="Back from the trash: {}",
+        nothing="Was not in the trash: {}",
+    )
