@@ -134,6 +134,6 @@ def _unread(name: str, ended: Ended) -> list[Missing]:
     """What pg_dump left out by itself, and only warned of."""
     return [
         Missing(name, *map(str.strip, text.split(_NOT_DUMPED, 1)))
-        for text in ended.warnings()
+        for text in ended.warnings
         if _NOT_DUMPED in text
     ]

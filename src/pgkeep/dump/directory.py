@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pgkeep.dump.process import Ended, Processes, Said, finish
+from pgkeep.dump.process import Ended, Processes, running
 
 _CLOSE_WRITE = 0x00000008
 _EVENT = struct.Struct("iIII")
@@ -64,27 +64,18 @@ def run_directory(
     ``consume``. So many closed files may wait before it is stopped. What ``consume`` raises ends
     it."""
     tar = _Tar(consume)
-    with _Watch(directory) as watch:
-        process = processes.start(
-            argv,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        said = Said(process.stderr)
-        try:
-            _follow(process, watch, directory, tar, waiting)
-            ended = Ended(process.wait(), said.text())
-            if ended.code == 0:
-                # The table of contents last: it is written when all else is there.
-                for path in sorted(directory.iterdir(), key=lambda one: one.name == "toc.dat"):
-                    tar.take(path)
-                tar.finish()
-            return ended
-        finally:
-            finish(processes, process)
+    with (
+        _Watch(directory) as watch,
+        running(processes, argv, environment, start_new_session=True) as (process, said),
+    ):
+        _follow(process, watch, directory, tar, waiting)
+        ended = said.ended(process)
+        if ended.code == 0:
+            # The table of contents last: it is written when all else is there.
+            for path in sorted(directory.iterdir(), key=lambda one: one.name == "toc.dat"):
+                tar.take(path)
+            tar.finish()
+        return ended
 
 
 def _follow(

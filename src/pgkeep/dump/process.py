@@ -13,8 +13,8 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 from pgkeep.errors import DumpError
@@ -22,17 +22,20 @@ from pgkeep.postgres.children import dying_with_us
 
 _PIPE_BYTES = 1 << 20
 _SAID_LINES = 40
+_WARNING = "warning: "
+_MOST_WARNINGS = 10_000
 # pg_dump writes 4 KiB at a time. Whoever reads each as it comes is woken up 250,000 times for a
 # gigabyte, at the cost of pg_dump's own time; so what comes slowly is left to gather in the pipe.
 _GATHER_SECONDS = 0.001
 
 
 class Ended(NamedTuple):
-    """How a program ended: its exit code (negative: the signal), the end of what it said, and of
-    what it was given how much it did not want."""
+    """How a program ended: its exit code (negative: the signal), the end of what it said, and the
+    warnings in all that it said."""
 
     code: int
     said: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def why(self) -> str:
@@ -46,11 +49,6 @@ class Ended(NamedTuple):
         if self.code < 0:
             shown = f"It was ended by signal {-self.code}. {shown}".strip()
         return shown or f"It exited with {self.code} and said nothing."
-
-    def warnings(self) -> list[str]:
-        """The lines that are warnings."""
-        mark = "warning: "
-        return [line.partition(mark)[2] for line in self.said.splitlines() if mark in line]
 
 
 class Processes:
@@ -91,15 +89,7 @@ def run_reading(
 ) -> Ended:
     """Run a program and hand each piece of its standard output to ``consume``, in a buffer that is
     used again. What ``consume`` raises ends it."""
-    process = processes.start(
-        argv,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    said = Said(process.stderr)
-    try:
+    with running(processes, argv, environment, stdout=subprocess.PIPE) as (process, said):
         assert process.stdout is not None
         widen(process.stdout)
         buffer = bytearray(_PIPE_BYTES)
@@ -109,28 +99,13 @@ def run_reading(
                 consume(view[:size])
                 if size < _PIPE_BYTES // 4:
                     time.sleep(_GATHER_SECONDS)
-        return Ended(process.wait(), said.text())
-    finally:
-        finish(processes, process)
+        return said.ended(process)
 
 
-def run_quietly(
-    processes: Processes, argv: Sequence[str], environment: Mapping[str, str], **options: Any
-) -> Ended:
+def run_quietly(processes: Processes, argv: Sequence[str], environment: Mapping[str, str]) -> Ended:
     """Run a program whose output nobody wants."""
-    process = processes.start(
-        argv,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        **options,
-    )
-    said = Said(process.stderr)
-    try:
-        return Ended(process.wait(), said.text())
-    finally:
-        finish(processes, process)
+    with running(processes, argv, environment) as (process, said):
+        return said.ended(process)
 
 
 def run_feeding(
@@ -144,15 +119,8 @@ def run_feeding(
     """Run a program and write ``pieces`` to its standard input. It may end before it has read
     all; its exit code says whether that was well. What ``pieces`` raises ends it, and is raised
     only after it is dead: it must not take half for the whole."""
-    process = processes.start(
-        argv,
-        env=dict(environment),
-        stdin=subprocess.PIPE,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-    )
-    said = Said(process.stderr)
-    try:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": stdout}
+    with running(processes, argv, environment, **pipes) as (process, said):
         assert process.stdin is not None
         widen(process.stdin)
         handle = process.stdin.fileno()
@@ -165,9 +133,26 @@ def run_feeding(
             pass
         with suppress(BrokenPipeError):
             process.stdin.close()
-        return Ended(process.wait(), said.text())
+        return said.ended(process)
+
+
+@contextmanager
+def running(
+    processes: Processes, argv: Sequence[str], environment: Mapping[str, str], **options: Any
+) -> Iterator[tuple[subprocess.Popen[bytes], Said]]:
+    """A program, and what it says, while the block runs; it does not outlive it. Without
+    ``options`` it reads nothing and its output goes nowhere."""
+    process = processes.start(
+        argv,
+        env=dict(environment),
+        stderr=subprocess.PIPE,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **options},
+    )
+    said = Said(process.stderr)
+    try:
+        yield process, said
     finally:
-        finish(processes, process)
+        _finish(processes, process)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -185,7 +170,7 @@ def widen(pipe: IO[bytes]) -> None:
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def finish(processes: Processes, process: subprocess.Popen[bytes]) -> None:
+def _finish(processes: Processes, process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         kill(process)
         process.wait()
@@ -197,20 +182,28 @@ def finish(processes: Processes, process: subprocess.Popen[bytes]) -> None:
 
 
 class Said:
-    """The last lines of a program's standard error, read in a thread of their own."""
+    """The last lines of a program's standard error, and its warnings wherever they stand; read in a
+    thread of their own."""
 
     def __init__(self, pipe: IO[bytes] | None) -> None:
         assert pipe is not None
         self._pipe = pipe
         self._lines: deque[str] = deque(maxlen=_SAID_LINES)
+        self._warnings: list[str] = []
         self._thread = threading.Thread(target=self._read, daemon=True, name="dump-said")
         self._thread.start()
 
-    def text(self) -> str:
+    def ended(self, process: subprocess.Popen[bytes]) -> Ended:
+        """Wait for the program's end."""
+        code = process.wait()
         self._thread.join()
-        return "\n".join(self._lines)
+        return Ended(code, "\n".join(self._lines), tuple(self._warnings))
 
     def _read(self) -> None:
         with self._pipe:
-            for line in self._pipe:
-                self._lines.append(line.decode("utf-8", "replace").rstrip("\n")[:1000])
+            for data in self._pipe:
+                line = data.decode("utf-8", "replace").rstrip("\n")[:1000]
+                self._lines.append(line)
+                _, mark, warning = line.partition(_WARNING)
+                if mark and len(self._warnings) < _MOST_WARNINGS:
+                    self._warnings.append(warning)
