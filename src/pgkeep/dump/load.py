@@ -7,21 +7,21 @@ that a failure leaves it as it was.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
+from pgkeep.dump.chosen_tables import UseList, choose_tables, list_archive
 from pgkeep.dump.create_sql import creation, properties
 from pgkeep.dump.directory import scratch_directory
 from pgkeep.dump.fetch import NewFile, unpack
 from pgkeep.dump.pg_dump import method_of
-from pgkeep.dump.process import Ended, Processes, run_feeding, run_quietly, run_reading
-from pgkeep.dump.restore_plan import ADD, CLEAN, CREATE, Load, LoadOptions, LoadPlan, plan_load
+from pgkeep.dump.process import Ended, Processes, run_feeding, run_quietly
+from pgkeep.dump.restore_plan import CLEAN, CREATE, Load, LoadOptions, LoadPlan, plan_load
 from pgkeep.dump.statements import Statement, parse_globals
-from pgkeep.dump.toc import Selection, parse_list, select_tables
-from pgkeep.errors import DamagedObject, DumpRefused, DumpRestoreFailed, NoSuchDump, ServerError
+from pgkeep.dump.toc import Selection
+from pgkeep.dump.unpacking import unpacked
+from pgkeep.errors import DamagedObject, DumpRestoreFailed, ServerError
 from pgkeep.postgres.access import ServerAccess
 from pgkeep.postgres.connection import ServerConnection
 from pgkeep.progress import Progress
@@ -29,9 +29,6 @@ from pgkeep.repository.dump_files import read_file
 from pgkeep.repository.dump_record import DIRECTORY, GLOBALS, PLAIN, Contents
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
-
-_PACKED_BYTES = 16 << 10
-_UNPACKED_BYTES = 4 << 20
 
 
 def plan_restore(
@@ -133,13 +130,13 @@ class _Restore:
 
     def _by_stream(self, load: Load, selection: Selection | None) -> Ended:
         """pg_restore from its standard input: nothing lies on disk."""
-        with _UseList(selection) as extra:
+        with UseList(selection) as extra:
             command = [*self._pg_restore(load), *extra]
             return run_feeding(self._processes, command, self._environment, self._pieces(load))
 
     def _by_jobs(self, load: Load, selection: Selection | None) -> Ended:
         """Several jobs want to seek, and the directory format is a directory: in scratch space."""
-        with scratch_directory(self._options.scratch) as scratch, _UseList(selection) as extra:
+        with scratch_directory(self._options.scratch) as scratch, UseList(selection) as extra:
             source = scratch / "dump"
             if load.file.format == DIRECTORY:
                 source.mkdir()
@@ -182,67 +179,18 @@ class _Restore:
     def _pieces(self, load: Load) -> Iterator[bytes | bytearray]:
         return read_file(self._repository, self._folder, load.file, advance=self._progress.advance)
 
-    # -- tables ----------------------------------------------------------------------------
-
     def _selection(self, load: Load) -> Selection:
-        """What of the archive is restored. Raises ``NoSuchDump``, ``DumpRefused``."""
-        entries = parse_list(self._list(load))
-        found = select_tables(entries, self._options.tables)
-        if not found.tables:
-            raise NoSuchDump(
-                f"The dump of {load.file.database} has no table {', '.join(self._options.tables)}.",
-                why="It has: "
-                + ", ".join(f"{one.schema}.{one.name}" for one in entries if one.type == "TABLE"),
-                remedy="Write table, or schema.table; patterns are the shell's.",
-            )
-        if load.action == ADD:
-            self._check_free(load, found)
-        for one in found.left_out:
-            self._progress.warn(f"Left out, since it needs a table that is not restored: {one}")
-        return found
-
-    def _check_free(self, load: Load, selection: Selection) -> None:
-        with self._access.connect(load.name) as connection:
-            there = {
-                (schema, name)
-                for schema, name in connection.rows(
-                    "SELECT n.nspname::text, c.relname::text FROM pg_class c "
-                    "JOIN pg_namespace n ON n.oid = c.relnamespace"
-                )
-            }
-            schemas = {row[0] for row in connection.rows("SELECT nspname::text FROM pg_namespace")}
-        taken = sorted(f"{s}.{n}" for s, n in selection.tables if (s, n) in there)
-        if taken:
-            raise DumpRefused(
-                f"{load.name} has the tables already: {', '.join(taken)}. Nothing was changed.",
-                remedy="Restore the database under another name and copy the rows over (--as), or "
-                "replace the tables (--clean).",
-            )
-        lacking = sorted({schema for schema, _ in selection.tables} - schemas)
-        if lacking:
-            raise DumpRefused(
-                f"{load.name} lacks the schemas {', '.join(lacking)}. Nothing was changed.",
-                remedy="Create them there, then run the command again.",
-            )
-
-    def _list(self, load: Load) -> str:
+        """What of the archive is restored."""
         assert self._plan.restore is not None
-        command = [self._plan.restore.path, "--list", "--verbose"]
-        if load.file.format == DIRECTORY:
-            with scratch_directory(self._options.scratch) as scratch:
-                (scratch / "dump").mkdir()
-                unpack(self._pieces(load), scratch / "dump", load.file.name)
-                return self._read([*command, str(scratch / "dump")])
-        return list_archive(
-            self._processes, command, self._environment, self._pieces(load), load.file.name
+        listed = list_archive(
+            self._processes,
+            self._plan.restore.path,
+            self._environment,
+            load.file,
+            self._pieces(load),
+            scratch=self._options.scratch,
         )
-
-    def _read(self, command: list[str]) -> str:
-        text = bytearray()
-        ended = run_reading(self._processes, command, self._environment, text.extend)
-        if ended.code != 0:
-            raise DumpRestoreFailed("The archive's list cannot be read.", why=ended.why)
-        return text.decode("utf-8", "replace")
+        return choose_tables(self._access, load, listed, self._options, progress=self._progress)
 
     # -- statements ------------------------------------------------------------------------
 
@@ -277,85 +225,6 @@ def run_statement(connection: Any, text: str) -> None:
         connection.raw.execute(text.encode())
     except psycopg.Error as error:
         raise as_server_error(error, "The PostgreSQL server refused a statement.") from error
-
-
-def list_archive(
-    processes: Processes,
-    command: list[str],
-    environment: Any,
-    pieces: Iterable[bytes | bytearray],
-    name: str,
-) -> str:
-    """What ``pg_restore --list`` says of an archive that comes in pieces; it reads the beginning
-    only. Raises ``DumpRestoreFailed``."""
-    with tempfile.TemporaryFile() as file:
-        ended = run_feeding(processes, command, environment, pieces, stdout=file)
-        if ended.code != 0:
-            raise DumpRestoreFailed(f"The list of {name} cannot be read.", why=ended.why)
-        file.seek(0)
-        return file.read().decode("utf-8", "replace")
-
-
-def unpacked(pieces: Iterable[bytes | bytearray], method: str) -> Iterator[bytes | bytearray]:
-    """The text of a plain dump that pg_dump compressed. Raises ``DumpRefused`` for lz4, which we
-    cannot read."""
-    if method == "gzip":
-        import zlib
-
-        unzip = zlib.decompressobj(wbits=31)
-        try:
-            for some in _slices(pieces):
-                waiting: bytes = some
-                while waiting:
-                    yield unzip.decompress(waiting, _UNPACKED_BYTES)
-                    waiting = unzip.unconsumed_tail
-            yield unzip.flush()
-        except zlib.error as error:
-            raise DamagedObject(f"The dump does not decompress ({error}).") from error
-    elif method == "zstd":
-        import zstandard
-
-        unpack_frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            for some in _slices(pieces):
-                yield unpack_frame.decompress(some)
-        except zstandard.ZstdError as error:
-            raise DamagedObject(f"The dump does not decompress ({error}).") from error
-    elif method == "none":
-        yield from pieces
-    else:
-        raise DumpRefused(
-            f"A plain dump that was compressed with {method} is not read by pgkeep.",
-            remedy=f"Fetch it (pgkeep dump fetch), unpack it with {method}, and run psql on it.",
-        )
-
-
-def _slices(pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:
-    """Little at a time: what compresses well becomes a thousand times as much."""
-    for piece in pieces:
-        view = memoryview(piece)
-        for start in range(0, len(view), _PACKED_BYTES):
-            yield bytes(view[start : start + _PACKED_BYTES])
-
-
-class _UseList:
-    """The file that tells pg_restore which entries to restore; as options, none for all."""
-
-    def __init__(self, selection: Selection | None) -> None:
-        self._selection = selection
-        self._file: Any = None
-
-    def __enter__(self) -> list[str]:
-        if self._selection is None:
-            return []
-        self._file = tempfile.NamedTemporaryFile("w", prefix="pgkeep-list-")
-        self._file.writelines(f"{line}\n" for line in self._selection.lines)
-        self._file.flush()
-        return [f"--use-list={Path(self._file.name)}"]
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 def _failed(load: Load, ended: Ended, *, in_one: bool) -> DumpRestoreFailed:
