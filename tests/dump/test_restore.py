@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from pgkeep.dump.create_sql import labels
+from pgkeep.errors import DumpRestoreFailed
+from pgkeep.repository.dump_files import read_file
+from tests.dump.kit import Bench
 from tests.dump.site import DumpSite
 from tests.servers import PgServer
 
@@ -165,3 +169,33 @@ def test_a_dry_run_changes_nothing(site: DumpSite) -> None:
     assert "orders will be created" in done.stdout
     assert other.psql("SELECT count(*) FROM pg_database") == "3"
     assert other.psql("SELECT count(*) FROM pg_roles WHERE rolname = 'app'") == "0"
+
+
+@pytest.mark.majors(18)
+def test_a_database_s_security_label_comes_back_or_is_refused_before_anything_is_loaded(
+    server: PgServer,
+) -> None:
+    """No provider of labels comes with PostgreSQL, so one is written where the server keeps it."""
+    server.psql("CREATE DATABASE shop")
+    server.psql("CREATE TABLE t AS SELECT 1", "shop")
+    server.psql(
+        "SET allow_system_table_mods = on; INSERT INTO pg_shseclabel SELECT oid, "
+        "'pg_database'::regclass, 'pro\"vider', 'it''s secret' FROM pg_database "
+        "WHERE datname = 'shop'"
+    )
+    bench = Bench(server)
+    made = bench.dump()
+    assert made.facts_of("postgres")["security_labels"] == []
+    label = """SECURITY LABEL FOR "pro""vider" ON DATABASE "{}" IS 'it''s secret'"""
+    facts = made.facts_of("shop")
+    assert labels(facts) == [label.format("shop")]
+    file = made.file("create", "shop")
+    assert file is not None
+    pieces = read_file(bench.repository, bench.layout.dump(made.dump), file)
+    assert f"{label.format('shop')};\n" in b"".join(pieces).decode().split("-- Afterwards")[0]
+    with pytest.raises(DumpRestoreFailed, match='provider "pro"vider" is not loaded'):
+        bench.restore(made, server, databases=("shop",), rename="back")
+    assert server.psql("SELECT count(*) FROM pg_class WHERE relname = 't'", "back") == "0"
+    # Of a dump that was made before they were recorded.
+    del facts["security_labels"]
+    assert labels(facts) == []

@@ -71,12 +71,26 @@ def properties(
     return found
 
 
+def labels(facts: Mapping[str, Any], *, name: str | None = None) -> list[str]:
+    """Its security labels. A server without their provider refuses them, so they come before all
+    that takes long."""
+    shown = quote_always(name or facts["name"])
+    return [
+        f"SECURITY LABEL FOR {quote_always(row['provider'])} ON DATABASE {shown} "
+        f"IS {quote_text(row['label'])}"
+        for row in facts.get("security_labels", [])
+    ]
+
+
 def create_script(facts: Mapping[str, Any]) -> str:
     """All of it for a person with psql."""
-    after = "".join(f"{statement};\n" for statement in properties(facts))
+    before, after = (
+        "".join(f"{statement};\n" for statement in statements)
+        for statements in ([creation(facts), *labels(facts)], properties(facts))
+    )
     return (
         "-- Makes the database. Restore into it what pg_dump wrote, then run the rest.\n"
-        f"{creation(facts)};\n\n-- Afterwards:\n{after}"
+        f"{before}\n-- Afterwards:\n{after}"
     )
 
 

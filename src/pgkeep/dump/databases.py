@@ -86,7 +86,10 @@ def read_databases(connection: ServerConnection) -> list[dict[str, Any]]:
         "ARRAY(SELECT jsonb_build_object('role', r.rolname::text, 'settings', s.setconfig) "
         "FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole "
         "WHERE s.setdatabase = d.oid AND (s.setrole = 0 OR r.oid IS NOT NULL) "
-        "ORDER BY r.rolname NULLS FIRST) "
+        "ORDER BY r.rolname NULLS FIRST), "
+        "ARRAY(SELECT jsonb_build_object('provider', l.provider, 'label', l.label) "
+        "FROM pg_shseclabel l WHERE l.classoid = 'pg_database'::regclass AND l.objoid = d.oid "
+        "ORDER BY l.provider) "
         "FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace ORDER BY d.datname"
     )
     return [_facts(*row) for row in rows]
@@ -105,6 +108,7 @@ def _facts(
     grants: Sequence[dict[str, Any]],
     has_acl: bool,
     settings: Sequence[dict[str, Any]],
+    labels: Sequence[dict[str, str]],
 ) -> dict[str, Any]:
     provider = str(columns.get("datlocprovider", "c"))
     return {
@@ -127,6 +131,7 @@ def _facts(
         "comment": comment,
         "grants": list(grants) if has_acl else None,
         "settings": list(settings),
+        "security_labels": list(labels),
         "size_bytes": size,
         "may_connect": may_connect,
     }

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from pgkeep.dump.chosen_tables import UseList, choose_tables, list_archive
-from pgkeep.dump.create_sql import creation, properties
+from pgkeep.dump.create_sql import creation, labels, properties
 from pgkeep.dump.directory import scratch_directory
 from pgkeep.dump.fetch import NewFile, unpack
 from pgkeep.dump.pg_dump import method_of
@@ -105,6 +105,8 @@ class _Restore:
         selection = self._selection(load) if self._options.tables else None
         if load.action == CREATE:
             self._execute([self._creation(load)])
+        if not self._options.tables:
+            self._execute(labels(load.facts, name=load.name))
         if load.file.format == PLAIN:
             ended = self._by_psql(load)
         elif load.file.format == DIRECTORY or self._options.jobs > 1:
