@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pgkeep import __version__
-from pgkeep.dump.cluster_parts import read_access_file, read_settings
+from pgkeep.dump.cluster_files import ClusterFiles, store_text
 from pgkeep.dump.create_sql import create_script
 from pgkeep.dump.database import DatabaseDump, DumpedDatabase
 from pgkeep.dump.databases import choose_databases
 from pgkeep.dump.facts import DumpFacts, read_dump_facts
 from pgkeep.dump.options import DumpOptions
-from pgkeep.dump.pg_dump import default_compression, globals_command, stem_of
-from pgkeep.dump.process import Ended, Processes, run_reading
+from pgkeep.dump.pg_dump import default_compression, stem_of
+from pgkeep.dump.process import Processes
 from pgkeep.dump.replay import paused_replay
 from pgkeep.errors import DumpError
 from pgkeep.postgres.access import ServerAccess
@@ -31,7 +31,7 @@ from pgkeep.postgres.programs import Program, find_program
 from pgkeep.progress import Progress
 from pgkeep.repository import dump_record as record
 from pgkeep.repository import dumps
-from pgkeep.repository.dump_files import FileWriter, Uploads
+from pgkeep.repository.dump_files import Uploads
 from pgkeep.repository.dump_record import Contents, DumpFile, Missing, Step
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
@@ -91,13 +91,13 @@ class _Run:
         self._program = self._find("pg_dump")
 
     def store(
-        self, name: str, connection: ServerConnection, databases: list[dict[str, Any]]
+        self, dump: str, connection: ServerConnection, databases: list[dict[str, Any]]
     ) -> list[DumpFile]:
         """Store all files of the dump. Raises ``DumpError`` when no database could be dumped."""
         count = len(databases)
         self._progress.phase(f"dumping {count} database{'' if count == 1 else 's'}")
         streams = min(self._options.at_once, count)
-        folder = self._layout.dump(name)
+        folder = self._layout.dump(dump)
         with Uploads(
             self._repository, folder, streams=streams, stored=self._progress.advance
         ) as uploads:
@@ -105,7 +105,11 @@ class _Run:
                 files = self._cluster_files(uploads, connection)
                 stems = self._stems(databases)
                 for one in databases:
-                    files.append(self._create_file(uploads, one, stems[one["name"]]))
+                    name = f"{stems[one['name']]}.create.sql"
+                    text = create_script(one)
+                    files.append(
+                        store_text(uploads, name, record.CREATE, text, database=one["name"])
+                    )
                 dumped = self._databases(uploads, databases, stems)
             finally:
                 self._processes.end_all()
@@ -179,72 +183,13 @@ class _Run:
         return found
 
     def _cluster_files(self, uploads: Uploads, connection: ServerConnection) -> list[DumpFile]:
-        parts, files = self._options.parts, []
-        if "globals" in parts:
-            files += self._globals(uploads, connection)
-        if "settings" in parts:
-            began = time.monotonic()
-            text, missing = read_settings(self._access)
-            files.append(self._text(uploads, "settings.conf", record.SETTINGS, text, began))
-            self.missing += missing
-        if "access" in parts:
-            for kind, setting in ((record.HBA, "hba_file"), (record.IDENT, "ident_file")):
-                began = time.monotonic()
-                content, missing = read_access_file(connection, setting)
-                self.missing += missing
-                if content is not None:
-                    files.append(self._text(uploads, f"pg_{kind}.conf", kind, content, began))
+        parts = self._options.parts
+        program = self._find("pg_dumpall") if "globals" in parts else None
+        work = ClusterFiles(self._access, uploads, self._processes, self._environment, self._facts)
+        files = work.store(connection, parts, program)
+        self.missing += work.missing
+        self.steps += work.steps
         return files
-
-    def _globals(self, uploads: Uploads, connection: ServerConnection) -> list[DumpFile]:
-        program = self._find("pg_dumpall")
-        passwords = "passwords" in self._options.parts
-        if passwords and not self._facts.is_superuser:
-            passwords = False
-            self.missing.append(
-                Missing(None, "role passwords", f"{self._facts.role} is not a superuser")
-            )
-        database = connection.raw.info.dbname
-        command = globals_command(program, self._access, database, passwords=passwords)
-        began = time.monotonic()
-        writer = FileWriter(uploads, "globals.sql")
-        try:
-            ended = run_reading(self._processes, command, self._environment, writer.write)
-            self.steps.append(self._step("globals", program, began, ended))
-            if ended.code != 0:
-                self.missing.append(Missing(None, "roles and tablespaces", ended.why))
-                return []
-            stored = writer.finish()
-        finally:
-            writer.abandon()
-        return [DumpFile("globals.sql", record.GLOBALS, writer.plain_bytes, stored)]
-
-    def _create_file(self, uploads: Uploads, facts: dict[str, Any], stem: str) -> DumpFile:
-        text = create_script(facts)
-        return self._text(
-            uploads, f"{stem}.create.sql", record.CREATE, text, database=facts["name"]
-        )
-
-    def _text(
-        self,
-        uploads: Uploads,
-        name: str,
-        kind: str,
-        text: str,
-        began: float | None = None,
-        *,
-        database: str | None = None,
-    ) -> DumpFile:
-        data = text.encode()
-        writer = FileWriter(uploads, name)
-        try:
-            writer.write(data)
-            stored = writer.finish()
-        finally:
-            writer.abandon()
-        if began is not None:
-            self.steps.append(Step(kind, database, "pgkeep", _since(began), 0))
-        return DumpFile(name, kind, len(data), stored, database)
 
     def _databases(
         self, uploads: Uploads, databases: list[dict[str, Any]], stems: dict[str, str]
@@ -282,10 +227,3 @@ class _Run:
             for future in done:
                 found = future.result()
                 self._progress.note(f"{found.name}: {found.said}")
-
-    def _step(self, name: str, program: Program, began: float, ended: Ended) -> Step:
-        return Step(name, None, str(program), _since(began), ended.code, ended.said[-2000:])
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 3)
