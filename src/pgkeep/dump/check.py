@@ -172,7 +172,7 @@ class _Reader:
             for _ in pieces:
                 pass
         elif file.format == PLAIN:
-            self._plain(file, pieces, deep=deep)
+            self._plain(file, pieces)
         elif file.format == DIRECTORY:
             self._directory(contents, file, pieces, deep=deep)
         else:
@@ -193,14 +193,11 @@ class _Reader:
             command = [*_command(program, deep=deep), str(scratch)]
             _judge(file, run_quietly(self._processes, command, self._env()))
 
-    def _plain(self, file: DumpFile, pieces: Iterator[bytes | bytearray], *, deep: bool) -> None:
+    def _plain(self, file: DumpFile, pieces: Iterator[bytes | bytearray]) -> None:
         end = b""
-        method = method_of(file.compression)
-        if method == "lz4" and not deep:
-            method = "none"  # slow, and whether its bytes are as stored is seen without
-        for piece in unpacked(pieces, method):
+        for piece in unpacked(pieces, method_of(file.compression)):
             end = (end + bytes(piece))[-4096:]
-        if method == method_of(file.compression) and _LAST_LINE not in end:
+        if _LAST_LINE not in end:
             raise DamagedObject(f"{file.name} is damaged: it does not end as pg_dump ends.")
 
     def _program(self, contents: Contents) -> Program:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pgkeep.dump.lz4_frame import unpack_frames
 from pgkeep.errors import DamagedObject, DumpRefused
 
 _PACKED_BYTES = 16 << 10
@@ -37,7 +36,18 @@ def unpacked(pieces: Iterable[bytes | bytearray], method: str) -> Iterator[bytes
         except zstandard.ZstdError as error:
             raise DamagedObject(f"The dump does not decompress ({error}).") from error
     elif method == "lz4":
-        yield from unpack_frames(pieces)
+        import lz4.frame
+
+        unpack_lz4 = lz4.frame.LZ4FrameDecompressor()
+        try:
+            for some in _slices(pieces):
+                yield unpack_lz4.decompress(some, _UNPACKED_BYTES)
+                while not (unpack_lz4.needs_input or unpack_lz4.eof):
+                    yield unpack_lz4.decompress(b"", _UNPACKED_BYTES)
+        except (RuntimeError, EOFError) as error:
+            raise DamagedObject(f"The dump does not decompress ({error}).") from error
+        if not unpack_lz4.eof:
+            raise DamagedObject("The dump does not decompress (it is cut off).")
     elif method == "none":
         yield from pieces
     else:
