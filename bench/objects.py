@@ -1,4 +1,4 @@
-"""Every command against an S3 server, beside pgBackRest on the same server.
+"""Every command against an S3 server, beside pgBackRest and WAL-G on the same server.
 
 Without latency and with 20 ms added to each answer: a full backup, an incremental one after a
 random update of 1 % of rows, a restore, a backlog of WAL that the server archives, and the recovery
@@ -7,7 +7,6 @@ that reads it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +19,12 @@ from bench.pgbackrest import PgBackRest
 from bench.pgkeep import Pgkeep, Program, reported
 from bench.s3_server import BUCKET, KEY, SECRET, S3Server, running_s3
 from bench.wal_backlog import drain, recover
+from bench.walg import WalG
 
 DELAYS = (0, 20)
 SHARE = 0.01
 COMMANDS = ("backup", "incremental", "restore", "wal-push", "wal-fetch")
-_GIB = 1 << 30
+GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,25 @@ class Measured:
     """One command with one latency; seconds of wall clock, for WAL those of a segment.
 
     ``requests`` are pgkeep's, by GiB of the database that it backed up or restored; 0 for WAL.
+    ``walg_seconds`` is None where there is no WAL-G.
     """
 
     command: str
     delay_ms: int
     pgkeep_seconds: float
     pgbackrest_seconds: float
+    walg_seconds: float | None = None
     requests: float = 0.0
 
 
 class ObjectBench:
-    """Both programs, each with a repository in the same bucket."""
+    """The programs, each with a repository in the same bucket; ``walg`` is the path of WAL-G's."""
 
-    def __init__(self, context: Context, program: Program, *, segments: int) -> None:
+    def __init__(
+        self, context: Context, program: Program, *, segments: int, walg: Path | None
+    ) -> None:
         self._context, self._program, self._segments = context, program, segments
+        self._walg = walg
 
     def run(self) -> list[dict[str, Any]]:
         """All commands with all latencies."""
@@ -65,24 +70,36 @@ class ObjectBench:
             self._context, self._program, None, f"s3-{delay}", self._own_store(server, delay)
         )
         peer = PgBackRest(self._context, store=_peer_store(server, delay))
-        both = _Both(self._context, server, own, peer, self._segments)
-        found = [both.command("backup", delay, both.backup, lambda: both.peer_backup("full"))]
+        three = _Three(self._context, server, own, peer, self._walg_of(server, delay))
+        full, requests_of_full = three.counted(three.backup)
+        full_of_peer, full_of_walg = three.peer_backup("full"), three.walg_backup()
         update_rows(self._context, SHARE)
-        # One after the other with all of it, so that neither misses what the other archived.
-        incremental, requests = both.counted(both.incremental)
-        mine = both.drain()
-        restored, requests_of_restore = both.counted(both.restore)
-        recovered = both.recover()
-        incremental_of_peer = both.peer_backup("incr", stay=True)
-        theirs = both.drain()
-        restored_by_peer = both.peer_restore()
+        # One after the other with all of it, so that none misses what another archived.
+        incremental, requests = three.counted(three.incremental)
+        mine = three.drain(self._segments)
+        restored, requests_of_restore = three.counted(three.restore)
+        recovered = three.recover(self._segments)
+        incremental_of_peer = three.peer_backup("incr", stay=True)
+        theirs = three.drain(self._segments)
+        restored_by_peer = three.peer_restore()
+        recovered_by_peer = three.recover(self._segments)
+        walg = three.walg_rest(self._segments)
         return [
-            *found,
-            Measured("incremental", delay, incremental, incremental_of_peer, requests),
-            Measured("restore", delay, restored, restored_by_peer, requests_of_restore),
-            Measured("wal-push", delay, mine, theirs),
-            Measured("wal-fetch", delay, recovered, both.recover()),
+            Measured("backup", delay, full, full_of_peer, full_of_walg, requests_of_full),
+            Measured(
+                "incremental", delay, incremental, incremental_of_peer, walg.incremental, requests
+            ),
+            Measured(
+                "restore", delay, restored, restored_by_peer, walg.restore, requests_of_restore
+            ),
+            Measured("wal-push", delay, mine, theirs, walg.push),
+            Measured("wal-fetch", delay, recovered, recovered_by_peer, walg.fetch),
         ]
+
+    def _walg_of(self, server: S3Server, delay: int) -> WalG | None:
+        if self._walg is None:
+            return None
+        return WalG(self._context, self._walg, _walg_store(server, delay))
 
     def _own_store(self, server: S3Server, delay: int) -> dict[str, str]:
         return {
@@ -109,27 +126,42 @@ def _peer_store(server: S3Server, delay: int) -> dict[str, object]:
     }
 
 
+def _walg_store(server: S3Server, delay: int) -> dict[str, str]:
+    return {
+        "WALG_S3_PREFIX": f"s3://{BUCKET}/wal-g-{delay}",
+        "AWS_ENDPOINT": server.endpoint,
+        "AWS_REGION": "us-east-1",
+        "AWS_S3_FORCE_PATH_STYLE": "true",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "S3_CA_CERT_FILE": str(server.certificate),
+    }
+
+
+@dataclass(frozen=True)
+class _OfWalg:
+    """Seconds of WAL-G's commands; None where there is none."""
+
+    incremental: float | None = None
+    restore: float | None = None
+    push: float | None = None
+    fetch: float | None = None
+
+
 @dataclass
-class _Both:
+class _Three:
     context: Context
     server: S3Server
     own: Pgkeep
     peer: PgBackRest
-    segments: int
-
-    def command(
-        self, name: str, delay: int, own: Callable[[], float], peer: Callable[[], float]
-    ) -> Measured:
-        """Run it with both, one after the other."""
-        seconds, requests = self.counted(own)
-        return Measured(name, delay, seconds, peer(), requests)
+    walg: WalG | None
 
     def counted(self, own: Callable[[], float]) -> tuple[float, float]:
         """Seconds, and requests by GiB of the database."""
         before = self.server.requests()
         seconds = own()
         size = self._database_bytes()
-        return seconds, (self.server.requests() - before) / (size / _GIB)
+        return seconds, (self.server.requests() - before) / (size / GIB)
 
     def backup(self) -> float:
         self.own.create()
@@ -170,15 +202,35 @@ class _Both:
         check_restored(self.context, target)
         return usage.wall_seconds
 
-    def drain(self) -> float:
+    def walg_backup(self) -> float | None:
+        """A full one; afterwards whoever archived before does it again."""
+        if self.walg is None:
+            return None
+        own_command = self.context.server.sql("SHOW archive_command")
+        self.walg.archive()
+        seconds = self.walg.backup()
+        self.context.server.archive_with(own_command)
+        return seconds
+
+    def walg_rest(self, segments: int) -> _OfWalg:
+        """What follows the full backup, in the order of the others."""
+        if self.walg is None:
+            return _OfWalg()
+        self.walg.archive()
+        incremental = self.walg.backup()
+        pushed = self.drain(segments)
+        restored = self.walg.restore()
+        return _OfWalg(incremental, restored, pushed, self.recover(segments))
+
+    def drain(self, segments: int) -> float:
         """A backlog for whoever archives now."""
         command = self.context.server.sql("SHOW archive_command")
-        return drain(self.context.server, command, segments=self.segments)
+        return drain(self.context.server, command, segments=segments)
 
-    def recover(self) -> float:
+    def recover(self, segments: int) -> float:
         """What was restored last, to the end of WAL."""
         target = self.context.work / "restored"
-        seconds = recover(self.context, target, segments=self.segments)
+        seconds = recover(self.context, target, segments=segments)
         empty(target)
         return seconds
 
@@ -191,49 +243,3 @@ class _Both:
     def _database_bytes(self) -> int:
         base = self.context.pgdata / "base"
         return sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
-
-
-def report(
-    found: list[dict[str, Any]], *, machine: str, versions: dict[str, str], size: int
-) -> str:
-    """The page, as Markdown."""
-    rows = [
-        "| command | latency | pgkeep | pgBackRest | time | requests of pgkeep by GiB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for one in found:
-        ratio = one["pgkeep_seconds"] / one["pgbackrest_seconds"]
-        requests = f"{one['requests']:.0f}" if one["requests"] else "–"
-        rows.append(
-            f"| {one['command']} | {one['delay_ms']} ms | {_shown(one['pgkeep_seconds'])} "
-            f"| {_shown(one['pgbackrest_seconds'])} | {ratio:.2f} × | {requests} |"
-        )
-    programs = ", ".join(f"{name} {number}" for name, number in versions.items())
-    return "\n".join(
-        [
-            "# Benchmarks on an object store",
-            "",
-            f"A database of {size / _GIB:.1f} GiB and a MinIO server beside it, over TLS through "
-            f"a proxy that adds the latency to each answer: {programs}. {machine} "
-            "This page is written by `make bench ARGS=--objects`.",
-            "",
-            "pgkeep at its defaults, sealed; pgBackRest with bundles and block incremental, zst 3, "
-            "not encrypted; two workers each. The incremental backup follows an update of 1 % of "
-            "rows at random. WAL: the server's archiver works off a backlog, and a restored server "
-            "recovers from it; seconds for each segment. A full backup counts the requests of "
-            "`init`, too.",
-            "",
-            *rows,
-            "",
-        ]
-    )
-
-
-def save(found: list[dict[str, Any]], page: str, *, docs: Path) -> None:
-    """Write the page and the figures behind it."""
-    (docs / "benchmarks" / "objects.json").write_text(json.dumps(found, indent=1) + "\n")
-    (docs / "benchmarks-objects.md").write_text(page)
-
-
-def _shown(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

@@ -36,8 +36,8 @@ class Peers:
     def versions(self) -> dict[str, str]:
         """What each program says of itself."""
         return {
-            "PostgreSQL": _number(_first_line([self.program("postgres"), "--version"])),
-            "pgBackRest": _number(_first_line([str(self.pgbackrest), "version"])),
+            "PostgreSQL": number_in(first_line([self.program("postgres"), "--version"])),
+            "pgBackRest": number_in(first_line([str(self.pgbackrest), "version"])),
         }
 
 
@@ -74,16 +74,18 @@ def find_local() -> Peers | None:
         places.append(Path(on_path).resolve().parent)
     for place in places:
         server = place / "postgres"
-        if pgbackrest and server.exists() and f" {MAJOR}." in _first_line([server, "--version"]):
+        if pgbackrest and server.exists() and f" {MAJOR}." in first_line([server, "--version"]):
             return Peers(place, Path(pgbackrest), "installed on this machine")
     return None
 
 
-def _number(text: str) -> str:
+def number_in(text: str) -> str:
+    """The version in what a program says of itself; all of it if there is none."""
     match = re.search(r"\d+\.\d[\w.]*", text)
     return match.group() if match else text
 
 
-def _first_line(command: list[str | Path]) -> str:
+def first_line(command: list[str | Path]) -> str:
+    """The first line of what a command prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip().partition("\n")[0]

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench.basebackup import basebackup_cases
 from bench.context import Case, Context
@@ -30,8 +31,8 @@ from bench.incremental import report as report_incremental
 from bench.incremental import save as save_incremental
 from bench.machine import describe
 from bench.objects import ObjectBench
-from bench.objects import report as report_objects
-from bench.objects import save as save_objects
+from bench.objects_page import report as report_objects
+from bench.objects_page import save as save_objects
 from bench.peers import BenchError, Peers, prepare_peers
 from bench.pgbackrest import pgbackrest_cases
 from bench.pgkeep import Program, find_program, pgkeep_cases
@@ -42,6 +43,8 @@ from bench.s3_server import PROGRAMS
 from bench.server import running
 from bench.targets import judge
 from bench.wal import measure_wal
+from bench.walg import NAME as WALG
+from bench.walg import find_walg, version_of
 
 UNPRIVILEGED = "nobody"
 FREE_FACTOR = 4.5
@@ -57,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--work", type=Path, help="work directory, on the disk to be measured")
     found.add_argument("--peers", type=Path, help="Debian tree of the peers, made if absent")
     found.add_argument("--pgkeep", help="the pgkeep command, if not this checkout's")
+    found.add_argument("--walg", type=Path, help="WAL-G's program, if not on PATH (--objects)")
     found.add_argument(
         "--incremental", action="store_true", help="incremental backups, and nothing else"
     )
@@ -105,6 +109,7 @@ def _prepare_and_run(options: argparse.Namespace, work: Path, given: list[str]) 
 
         for name in PROGRAMS:
             shutil.copy(provide(name), work / "bin" / name)
+        _bring_walg(options.walg, work)
     account = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
     if account is not None:
         work.chmod(0o755)
@@ -122,6 +127,18 @@ def _prepare_and_run(options: argparse.Namespace, work: Path, given: list[str]) 
     elif (work / "results.json").exists():
         _publish(load_results(work / "results.json"), docs=not options.dry_docs)
     return returncode
+
+
+def _bring_walg(given: Path | None, work: Path) -> None:
+    """WAL-G's program where the other user can run it, or none there."""
+    copy = work / "bin" / WALG
+    program = find_walg(given)
+    copy.unlink(missing_ok=True)
+    if program is None:
+        say("WAL-G", "not on PATH and no --walg given; its columns are left out")
+        return
+    shutil.copy(program, copy)
+    say("WAL-G", version_of(copy))
 
 
 def _copy_code(work: Path) -> Path:
@@ -199,13 +216,18 @@ def _incremental(context: Context, program: Program | None, options: argparse.Na
 def _objects(context: Context, program: Program | None, options: argparse.Namespace) -> int:
     if program is None:
         raise BenchError("pgkeep does not run here.")
-    found = ObjectBench(context, program, segments=options.segments).run()
+    walg = context.work / "bin" / WALG
+    program_of_walg = walg if walg.exists() else None
+    bench = ObjectBench(context, program, segments=options.segments, walg=program_of_walg)
+    found = bench.run()
     facts = {"found": found, **_facts(context, program, options)}
+    if program_of_walg:
+        facts["versions"] |= {"WAL-G": version_of(walg)}
     (context.work / "results.json").write_text(json.dumps(facts))
     return 0
 
 
-def _facts(context: Context, program: Program, options: argparse.Namespace) -> dict[str, object]:
+def _facts(context: Context, program: Program, options: argparse.Namespace) -> dict[str, Any]:
     machine = describe(context.work)
     return {
         "machine": f"{machine.cores} cores of {machine.cpu}, {machine.file_system}, "

@@ -138,10 +138,8 @@ def run_tool(command: list[str], env: Mapping[str, str], *, stdin: str | None = 
 
 
 def clean_env(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without anything that is meant for PostgreSQL or pgkeep."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PG", "PGBACKREST_", "PYTHON"))
-    }
+    """This process's environment without anything that is meant for what is measured."""
+    # S3_ and AWS_ are WAL-G's, too.
+    meant = ("PG", "PGBACKREST_", "WALG_", "AWS_", "S3_", "PYTHON")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(meant)}
     return {**kept, "TZ": "UTC", **extra}

@@ -20,6 +20,7 @@ _MESSAGE = (
     "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 32768)))"
 )
 _MESSAGES_A_SEGMENT = 16  # of 1 MiB each
+_SEGMENT_BYTES = 16 << 20
 
 
 def drain(server: Server, command: str, *, segments: int) -> float:
@@ -51,11 +52,25 @@ def recover(context: Context, target: Path, *, segments: int) -> float:
     server = Server(context.peers, target, socket, process.pid)
     try:
         wait_for(lambda: _has_recovered(server, process), "the restored server to recover")
-        return (time.monotonic() - began) / segments
+        seconds = (time.monotonic() - began) / segments
+        _check_reached(context.server, server)
+        return seconds
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGQUIT)  # it is thrown away
             process.wait()
+
+
+def _check_reached(source: Server, recovered: Server) -> None:
+    """All that was archived has been replayed. A restore command that fails for whatever reason
+    may end recovery early, and would look fast. Raises BenchError."""
+    last = source.sql("SELECT left(last_archived_wal, 24) FROM pg_stat_archiver")
+    begins = f"(pg_split_walfile_name('{last}')).segment_number * {_SEGMENT_BYTES}"
+    # Its last record may end with the page that it is on, so its end is not asked for.
+    is_there = f"SELECT pg_last_wal_replay_lsn() >= '0/0'::pg_lsn + {begins}"
+    if recovered.sql(is_there) != "t":
+        reached = recovered.sql("SELECT pg_last_wal_replay_lsn()")
+        raise BenchError(f"Recovery ended at {reached}, before the last archived segment, {last}.")
 
 
 def _has_recovered(server: Server, process: subprocess.Popen[bytes]) -> bool:
