@@ -83,6 +83,7 @@ def test_a_sound_copy_passes_and_is_stopped_again(shop: Site) -> None:
     assert left_folders() == before
     assert postmaster_running(into) is None
     assert not (into / trial.CHECK_LOG).exists()
+    assert not (into / "postmaster.opts").exists()  # pg_ctl restart starts as it says
     assert list((into / "pg_wal/archive_status").glob("*.ready")) == []
     assert (into / "postgresql.auto.conf").read_bytes() == settings
     (into / "pg_hba.conf").write_text("local all all trust\n")

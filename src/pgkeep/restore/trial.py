@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgkeep.errors import LocalIOError
-from pgkeep.postgres.children import dying_with_us
+from pgkeep.postgres.children import User, dying_with_us
 from pgkeep.postgres.connection import ServerConnection, connect
 from pgkeep.restore.destination import supplementary_groups
 from pgkeep.restore.plan import Owner
@@ -97,6 +98,8 @@ class TrialServer:
     ) -> None:
         try:
             self.stop()
+            # In it pg_ctl restart would find how this server was started.
+            (self._into / "postmaster.opts").unlink(missing_ok=True)
         finally:
             self._remove_folder()
 
@@ -162,21 +165,17 @@ class TrialServer:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, log: int) -> subprocess.Popen[bytes]:
-        options: dict[str, Any] = {}
-        if self._owner.change:
-            options = {
-                "user": self._owner.uid,
-                "group": self._owner.gid,
-                "extra_groups": supplementary_groups(self._owner),
-            }
         words = [str(self._postgres), "-D", str(self._into)]
         for name, value in self._settings():
             words += ["-c", f"{name}={value}"]
-        if not self._owner.change:  # whom our own Python may be closed to
-            words = dying_with_us(words, signal.SIGINT)
+        user, options = None, dict[str, Any]()
+        if self._owner.change:
+            user = User(self._owner.uid, self._owner.gid, supplementary_groups(self._owner))
+            if sys.platform != "linux":
+                options = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
         # A session of its own: a Ctrl-C at the terminal is ours to pass on.
         return subprocess.Popen(
-            words,
+            dying_with_us(words, signal.SIGINT, user=user),
             cwd="/",
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
@@ -202,6 +201,7 @@ class TrialServer:
             ("log_destination", "stderr"),
             ("log_min_messages", "warning"),
             ("log_line_prefix", ""),
+            ("log_error_verbosity", "default"),
             ("lc_messages", "C"),
             ("archive_mode", "off"),
             ("autovacuum", "off"),
