@@ -56,3 +56,22 @@ def test_a_moment_of_a_backup_is_dumped_while_production_is_down(
     assert "from" in shown
     assert "backup 2" in shown
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.majors(18)
+def test_a_recovery_that_stops_before_its_end_makes_no_dump(make_site: Callable[..., Site]) -> None:
+    """It pauses where the original was given more connections than the backup knows of."""
+    site = make_site()
+    server = site.server
+    server.psql("CREATE TABLE t AS SELECT 1 AS n")
+    site.backup()
+    server.configure({"max_connections": 77})
+    server.restart()
+    server.psql("INSERT INTO t VALUES (2)")
+    server.wait_archived()
+    site.give_away()
+    env = scrubbed_environment({"PGKEEP_CONFIG": str(site.config), "PGKEEP_PG_BIN": PROGRAMS})
+    words: list[str | Path] = [pgkeep_program(), "dump", "create", "--from-backup"]
+    done = run_as_server_user(words, env=env, check=False)
+    assert done.returncode == 25, done.stdout + done.stderr
+    assert "max_connections = 40 is a lower setting" in done.stderr

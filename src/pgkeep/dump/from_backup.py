@@ -23,7 +23,7 @@ from pgkeep.repository.catalogue import load_manifest
 from pgkeep.repository.identity import Repository
 from pgkeep.repository.layout import Layout
 from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan
-from pgkeep.restore.recovering import Recovery
+from pgkeep.restore.recovering import Recovery, likely_databases
 from pgkeep.restore.run import plan_restore, run_restore
 from pgkeep.restore.target import AskedTarget, latest
 from pgkeep.restore.trial import TrialServer
@@ -86,13 +86,12 @@ def restored_server(
                 server,
                 options.into,
                 users=(facts.get("superuser"), wanted.user, "postgres", plan.owner.name),
-                database="postgres",
+                databases=likely_databases(facts),
                 start=plan.resolution.backup.start_lsn,
                 progress=progress,
             )
-            with recovery.connect() as connection:
-                recovery.wait(connection)
-            address = server.address("postgres", recovery.user)
+            recovery.wait()
+            address = server.address(recovery.database, recovery.user)
             plain = {name: text for name, text in environ.items() if not name.startswith("PG")}
             yield ServerAccess(address, plain), _source(plan)
 

@@ -23,7 +23,7 @@ from pgkeep.progress import Progress
 from pgkeep.restore.binaries import find_pg_ctl
 from pgkeep.restore.looks import Look, look_at
 from pgkeep.restore.plan import RestoreOptions, RestorePlan
-from pgkeep.restore.recovering import Recovery
+from pgkeep.restore.recovering import Recovery, likely_databases
 from pgkeep.restore.trial import CHECK_LOG, TrialServer, acting_libraries
 
 _MOST = 5
@@ -155,7 +155,7 @@ class _Check:
             server,
             plan.options.into,
             users=(facts.get("superuser"), "postgres", plan.owner.name),
-            database="template1" if self._is_left_out("postgres") else "postgres",
+            databases=likely_databases(facts, {one.name for one in plan.left_out}),
             start=plan.resolution.backup.start_lsn,
             progress=progress,
         )
@@ -164,9 +164,9 @@ class _Check:
         self._progress.phase("starting the restored server for a check, and recovering")
         self._progress.total(self._plan.wal_bytes)
         began = time.monotonic()
+        paused = self._recovery.wait()
+        seconds = time.monotonic() - began
         with self._recovery.connect() as connection:
-            paused = self._recovery.wait(connection)
-            seconds = time.monotonic() - began
             self._progress.phase("looking at what was recovered")
             timeline = int(current_timeline(connection, in_recovery=paused))
             last = connection.value("SELECT pg_last_xact_replay_timestamp()")
@@ -194,9 +194,6 @@ class _Check:
             depth = self._plan.options.check
             assert depth is not None
             return look_at(connection, name, depth=depth, paused=paused)
-
-    def _is_left_out(self, name: str) -> bool:
-        return any(one.name == name for one in self._plan.left_out)
 
 
 def _why(error: ServerError) -> str:
