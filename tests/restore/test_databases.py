@@ -237,6 +237,21 @@ def test_the_file_that_drops_does_nothing_in_another_server(three: Site) -> None
 
 @pytest.mark.end_to_end
 @pytest.mark.majors(18)
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_the_name_of_a_database_is_no_command(site: Site, end: str) -> None:
+    """psql ends a comment at either, and whoever may make databases may call one as he likes."""
+    proof = site.server.socket_dir / "proof"
+    site.server.psql(f'CREATE DATABASE "x{end}\\! touch {proof} #{end}y"')
+    site.backup()
+    report = site.restore(only_databases=("postgres",), wal="copied")
+    server = site.recovered(report)
+    drop_left_out(server, report)
+    assert server.psql("SELECT count(*) FROM pg_database WHERE NOT datistemplate") == "1"
+    assert not proof.exists()
+
+
+@pytest.mark.end_to_end
+@pytest.mark.majors(18)
 def test_neither_a_standby_nor_the_original_lacks_databases(site: Site) -> None:
     site.backup()
     for options in ({"standby": Standby()}, {"continue_archiving": True}):

@@ -178,7 +178,8 @@ def write_drop_file(extras: Extras, databases: Sequence[Database]) -> None:
     whether the server works in the directory in which this very file lies.
     """
     oids = ", ".join(str(one.oid) for one in databases)
-    names = ", ".join(one.name.replace("\n", " ") for one in databases)
+    # psql ends a comment at any kind of line end, and runs what follows.
+    names = ", ".join(" ".join(one.name.split()) for one in databases)
     extras.write_text(
         DROP_FILE,
         f"-- Written by pgkeep restore. These databases were left out and cannot be used: {names}\n"
