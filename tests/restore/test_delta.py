@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from pgkeep.errors import DirectoryNotEmpty, RestoreError
+from pgkeep.postgres.datadir import postmaster_running
 from pgkeep.progress import Silent
 from pgkeep.restore import reuse, target
+from pgkeep.restore.destination import UNFINISHED_CONTROL
 from pgkeep.restore.run import run_restore
+from pgkeep.restore.unfinished import UNFINISHED_MARK
 from tests.digest import assert_same_digest, cluster_digest
 from tests.program import pgkeep_program
 from tests.restore.site import Site
@@ -288,3 +291,30 @@ def _own_all(root: Path) -> None:
     if user.is_other:
         for path in root.rglob("*"):
             os.chown(path, user.uid, user.gid, follow_symlinks=False)
+
+
+@pytest.mark.majors(18)
+@pytest.mark.parametrize("looks", [2, 3])
+def test_a_server_that_starts_meanwhile_is_left_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """Some time passes between the plan and the moment from which on none can start."""
+    site.backup()
+    server, look = site.server, postmaster_running
+    server.psql("CREATE TABLE t AS SELECT 1 AS a")
+    server.stop()
+    seen = []
+
+    def starts_late(into: Path) -> int | None:
+        found = look(into)
+        seen.append(found)
+        if len(seen) == looks:
+            server.start()
+        return found
+
+    monkeypatch.setattr(reuse, "postmaster_running", starts_late)
+    with pytest.raises(RestoreError, match="A server runs in"):
+        site.restore(os.path.relpath(server.pgdata, site.root), delta=True)
+    assert server.psql("CHECKPOINT; SELECT a FROM t") == "1"
+    assert not (server.pgdata / UNFINISHED_MARK).exists()
+    assert not (server.pgdata / UNFINISHED_CONTROL).exists()

@@ -21,7 +21,7 @@ from pgkeep.postgres.datadir import postmaster_running, read_control
 from pgkeep.postgres.exclusions import WAL_DIRECTORY
 from pgkeep.restore.destination import UNFINISHED_CONTROL, sync_directory
 from pgkeep.restore.syncing import unwritable
-from pgkeep.restore.unfinished import UNFINISHED_MARK, check_idle, read_mark
+from pgkeep.restore.unfinished import UNFINISHED_MARK, check_idle, read_mark, unmark
 
 _TABLESPACES = "pg_tblspc"
 
@@ -54,13 +54,7 @@ def check_reusable(into: Path, system_identifier: int) -> None:
     ``DirectoryNotEmpty`` for anything else than such a directory, ``RestoreError`` while a server
     runs in it, ``LocalIOError`` when it cannot be looked into.
     """
-    running = postmaster_running(into)
-    if running is not None:
-        raise RestoreError(
-            f"A server runs in {into} (process {running}), and nothing was changed.",
-            remedy="Stop it first. If that is another program with the number of a server that "
-            f"crashed, remove {into}/postmaster.pid.",
-        )
+    _check_stopped(into)
     check_idle(into)
     found = _system_of(into)
     if found == system_identifier or _just_begun(into):
@@ -93,14 +87,28 @@ def existing_tablespaces(into: Path) -> dict[int, Path]:
 
 
 def make_unusable(into: Path) -> None:
-    """After this no server starts from the directory, and it is known again as what it was."""
-    control = into / CONTROL_PATH
+    """After this no server starts from the directory, and it is known again as what it was.
+
+    Some time has passed since anybody looked whether one runs. A server says that it runs before
+    it reads ``pg_control``; so whoever is not there when that has another name does not come.
+    Raises ``RestoreError`` when one is there; then all is as it was.
+    """
+    control, hidden = into / CONTROL_PATH, into / UNFINISHED_CONTROL
     try:
-        control.replace(into / UNFINISHED_CONTROL)
+        _check_stopped(into)
+        control.replace(hidden)
+        try:
+            _check_stopped(into)
+        except BaseException:
+            hidden.replace(control)
+            raise
     except FileNotFoundError:
         return
     except OSError as error:
         raise unwritable(control, error) from error
+    except RestoreError:
+        unmark(into)
+        raise
     sync_directory(control.parent)
 
 
@@ -148,6 +156,16 @@ def clear(into: Path, expected: Expected) -> list[str]:
     except OSError as error:
         raise unwritable(error.filename or into, error) from error
     return left
+
+
+def _check_stopped(into: Path) -> None:
+    running = postmaster_running(into)
+    if running is not None:
+        raise RestoreError(
+            f"A server runs in {into} (process {running}), and nothing was changed.",
+            remedy="Stop it first. If that is another program with the number of a server that "
+            f"crashed, remove {into}/postmaster.pid.",
+        )
 
 
 def _is_folder(path: str, entry: os.DirEntry[str]) -> bool:
