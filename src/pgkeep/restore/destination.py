@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pgkeep.errors import DirectoryNotEmpty, LocalIOError, UsageError
 from pgkeep.postgres.exclusions import WAL_DIRECTORY
-from pgkeep.repository.manifest import Manifest, Tablespace
+from pgkeep.repository.manifest import Manifest
 from pgkeep.restore.plan import Owner, PlacedTablespace
 from pgkeep.restore.syncing import unwritable
 from pgkeep.units import format_size
@@ -130,49 +130,6 @@ def check_free(path: Path, needed: int, *, exactly: Callable[[], int] | None = N
     )
 
 
-def place_tablespaces(
-    into: Path,
-    tablespaces: Sequence[Tablespace],
-    wanted: Mapping[str, str],
-    *,
-    standing: Mapping[int, Path],
-) -> tuple[PlacedTablespace, ...]:
-    """Where each tablespace goes: beside the new directory unless told, never where it was.
-
-    (The original may be alive on this very host, and its tablespaces with it.) ``standing`` are
-    those, by OID, that the directory which is restored over has itself: they stay.
-    Raises ``UsageError`` for a name that the backup does not have, ``DirectoryNotEmpty``.
-    """
-    known = {str(t.oid) for t in tablespaces} | {t.name for t in tablespaces}
-    for name in wanted:
-        if name not in known:
-            raise UsageError(
-                f"The backup has no tablespace {name!r}.",
-                remedy=f"It has: {', '.join(sorted(known)) or 'none'}.",
-            )
-    placed = []
-    for space in tablespaces:
-        told = wanted.get(str(space.oid)) or wanted.get(space.name)
-        beside = into.parent / f"{into.name}.tablespaces" / str(space.oid)
-        location = standing.get(space.oid, beside)
-        if told:
-            location = Path(os.path.abspath(told))  # noqa: PTH100
-        if location != standing.get(space.oid):
-            check_empty(location)
-        placed.append(PlacedTablespace(space.oid, space.name, space.location, location))
-    return tuple(placed)
-
-
-def linked_tablespaces(manifest: Manifest) -> list[Tablespace]:
-    """The tablespaces that are links in the data directory. Raises ``DamagedObject``."""
-    by_oid = {space.oid: space for space in manifest.tablespaces()}
-    found = []
-    for path, target in manifest.links():
-        oid = path.rpartition("/")[2]
-        found.append(by_oid.get(int(oid)) or Tablespace(int(oid), oid, target))
-    return found
-
-
 class Maker:
     """Makes directories for the owner, and remembers them to be synced at the end."""
 
@@ -186,7 +143,7 @@ class Maker:
             missing = [p for p in (path, *path.parents) if not p.exists()]
             for parent in reversed(missing):
                 parent.mkdir(0o700 if parent == path else 0o755)
-                self.made.append(parent)
+                self.made += [parent, parent.parent]
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 self.own(handle)

@@ -6,19 +6,23 @@ directory exists, uses it (``create_tablespace_directories`` in
 living tablespace. Tablespaces that the backup knows are placed elsewhere; one that was made later
 can only be found in WAL. So where the original's data directory exists on this machine, the
 plan's WAL is searched, and the restore refused.
+
+A file-by-file copy of the original's directory has its links, too, and a restore over the copy
+would follow them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pgkeep.errors import PgkeepError, RestoreError
 from pgkeep.postgres.datadir import postmaster_running
+from pgkeep.postgres.exclusions import WAL_DIRECTORY
 from pgkeep.postgres.wal_name import parse_wal_name, segment_of
 from pgkeep.postgres.wal_record import WalEventKind
-from pgkeep.restore.plan import Resolution
+from pgkeep.restore.plan import PlacedTablespace, Resolution
 from pgkeep.restore.search import Segment, WalReader, events_on
 
 
@@ -54,6 +58,27 @@ def refuse_live_tablespaces(
                 remedy="Make a new backup and restore from that, or to a moment before it, or "
                 "restore on another machine.",
                 location=event.name,
+            )
+
+
+def refuse_shared_places(
+    into: Path, spaces: Sequence[PlacedTablespace], server: Mapping[str, Any]
+) -> None:
+    """Raise ``RestoreError`` if links in a copy of the original's directory lead to where the
+    original has its WAL or a tablespace: whoever restores over the copy means the copy."""
+    original = Path(server.get("data_directory") or "/")
+    if not (original / WAL_DIRECTORY).is_dir() or original.samefile(into):
+        return
+    places = {into / "pg_tblspc" / str(space.oid): space.location for space in spaces}
+    for link, place in {into / WAL_DIRECTORY: into / WAL_DIRECTORY, **places}.items():
+        if place.resolve() == (original / link.relative_to(into)).resolve():
+            raise RestoreError(
+                f"{link} leads to {place.resolve()}, which belongs to {original}, and nothing was "
+                "changed.",
+                why="The directory is a copy of that one, and its links still lead to the same "
+                "places.",
+                remedy=f"Remove the link: rm {link}",
+                location=str(place.resolve()),
             )
 
 

@@ -25,15 +25,9 @@ from pgkeep.restore.binaries import find_pg_ctl
 from pgkeep.restore.checking import refuse_check
 from pgkeep.restore.commands import drop_command, free_port, start_command
 from pgkeep.restore.databases import choose_databases, refuse_selection
-from pgkeep.restore.destination import (
-    check_empty,
-    find_owner,
-    free_bytes,
-    linked_tablespaces,
-    place_tablespaces,
-)
+from pgkeep.restore.destination import check_empty, find_owner, free_bytes
 from pgkeep.restore.here import look_here
-from pgkeep.restore.live import original_runs, refuse_live_tablespaces
+from pgkeep.restore.live import original_runs, refuse_live_tablespaces, refuse_shared_places
 from pgkeep.restore.pinning import pinned
 from pgkeep.restore.plan import FetchAccess, RestoreOptions, RestorePlan, WalMode
 from pgkeep.restore.preflight import misfits
@@ -43,6 +37,7 @@ from pgkeep.restore.reuse import check_reusable, existing_tablespaces, holds_som
 from pgkeep.restore.search import WalReader
 from pgkeep.restore.steering import DROP_FILE
 from pgkeep.restore.steps import Restoration
+from pgkeep.restore.tablespaces import linked_tablespaces, place_tablespaces
 from pgkeep.restore.unfinished import can_go_on, check_idle
 
 
@@ -120,6 +115,8 @@ def plan_restore(
             options.tablespaces,
             standing=existing_tablespaces(options.into) if over else {},
         )
+        if over:
+            refuse_shared_places(options.into, spaces, server)
     finally:
         manifest.close()
     mode, reason = choose_wal_mode(access, repository, owner=owner, wanted=options.wal)
