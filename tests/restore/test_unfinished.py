@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgkeep.errors import DirectoryNotEmpty, RestoreError
+from pgkeep.progress import Silent
 from pgkeep.restore import unfinished
 from pgkeep.restore.destination import check_empty
 from pgkeep.restore.reuse import check_reusable
+from pgkeep.restore.run import run_restore
+from tests.restore.site import Site
+from tests.restore.verifybackup import verify_backup
 
 SYSTEM = 7_000_000_000_000_000_000
 
@@ -61,3 +66,25 @@ def test_a_restore_killed_at_its_first_and_last_step_is_known(tmp_path: Path) ->
     (tmp_path / "global").mkdir()
     (tmp_path / "global/pg_control.pgkeep-unfinished").touch()
     assert unfinished.can_go_on(tmp_path, SYSTEM)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.majors(18)
+def test_who_comes_when_another_restore_has_ended_leaves_no_mark(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found the directory empty."""
+    site.backup()
+    late, begin = site.plan(), unfinished.begin
+
+    def begin_late(*args: Any, **options: Any) -> int:
+        monkeypatch.setattr(unfinished, "begin", begin)
+        site.restore()
+        return begin(*args, **options)
+
+    monkeypatch.setattr(unfinished, "begin", begin_late)
+    with pytest.raises(DirectoryNotEmpty):
+        run_restore(site.repository, site.layout, late, access=site.access, progress=Silent())
+    into = site.root / "back"
+    assert not (into / unfinished.UNFINISHED_MARK).exists()
+    verify_backup(site.server.installation, into)

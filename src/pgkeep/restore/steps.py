@@ -98,6 +98,8 @@ class Restoration:
             self._into, system, maker.own, into_empty=not self.plan.over or self.plan.goes_on
         )
         try:
+            if not self.plan.over:
+                unfinished.check_alone(self._into)
             self._restore(maker, maps)
         finally:
             os.close(mark)

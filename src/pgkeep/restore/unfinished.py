@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from pgkeep.errors import RestoreError
 from pgkeep.postgres.control import CONTROL_PATH
-from pgkeep.restore.destination import UNFINISHED_CONTROL, sync_directory
+from pgkeep.restore.destination import UNFINISHED_CONTROL, check_empty, sync_directory
 from pgkeep.restore.syncing import unwritable
 
 UNFINISHED_MARK = "pgkeep.unfinished"
@@ -109,6 +109,15 @@ def begin(
         raise
     sync_directory(into)
     return handle
+
+
+def check_alone(into: Path) -> None:
+    """Raise ``DirectoryNotEmpty`` if there is more than our mark: another restore was made there
+    since anybody looked. If that is whole, the mark is taken back."""
+    if os.listdir(into) != [UNFINISHED_MARK]:  # noqa: PTH208
+        if (into / CONTROL_PATH).exists():
+            unmark(into)
+        check_empty(into)
 
 
 def unmark(into: Path) -> None:
