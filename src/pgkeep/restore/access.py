@@ -60,7 +60,8 @@ def try_fetch(command: str, into: Path, *, control: Path, segment: str, owner: O
         shutil.copyfile(control, place / "global" / "pg_control")
         if owner.change:
             for path in (place, place / "global", place / "global" / "pg_control"):
-                os.chown(path, owner.uid, owner.gid)
+                # The first is his by now, and what he makes of the next is not followed.
+                os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
         line = fill_in(command, segment, target.name)  # relative, as the server gives it
         done = _run(["/bin/sh", "-c", line], owner, cwd=place, seconds=_TRIAL_SECONDS)
         if done.returncode == 0 and target.exists():
