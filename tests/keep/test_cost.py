@@ -4,13 +4,17 @@ policy."""
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from pgkeep.cli.costs import costs_of
 from pgkeep.config.keeping import parse_policy
 from pgkeep.config.prices import Prices, parse_prices
 from pgkeep.keep.cost import (
@@ -32,6 +36,7 @@ from pgkeep.keep.cost import (
 from pgkeep.repository.system import register_system
 from pgkeep.storage.interface import ObjectInfo
 from pgkeep.storage.local import LocalStore
+from pgkeep.storage.memory import MemoryStore
 from tests.cli.kit import Pgkeep
 from tests.matrix.rows import Stages
 from tests.repository.kit import (
@@ -188,6 +193,31 @@ def test_requests_grow_with_the_pace() -> None:
         3000 * WAL_WRITES + 30 * (BACKUP_WRITES + 64 + 2), rel=0.02
     )
     assert found.reads > 3000 * WAL_READS
+
+
+class Endless(MemoryStore):
+    """As many objects as a large cluster has."""
+
+    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        for number in range(100_000):
+            key = f"{LAYOUT.wal}{number:024X}"
+            if key.startswith(prefix):
+                yield ObjectInfo(key, 4 << 20, NOW - number * timedelta(minutes=1), "")
+
+
+def test_what_is_counted_is_not_held() -> None:
+    view = SimpleNamespace(
+        repository=SimpleNamespace(store=Endless()), layout=LAYOUT, backups=(), windows=()
+    )
+    settings = SimpleNamespace(keep_grace=0, keep=parse_policy("7 days"), prices=None, mirrors={})
+    tracemalloc.start()
+    try:
+        found = costs_of(cast("Any", view), cast("Any", settings), now=NOW)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.usage.wal_files, found.usage.measured) == (100_000, 7 * DAY)
+    assert peak < 1 << 20
 
 
 @pytest.fixture

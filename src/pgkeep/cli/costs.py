@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +23,6 @@ from pgkeep.keep.cost import (
     requests_price,
     storage_price,
 )
-from pgkeep.storage.interface import ObjectInfo
 from pgkeep.units import format_duration, format_size
 
 _DAY = timedelta(days=1)
@@ -57,8 +55,8 @@ def costs_of(view: ClusterView, settings: Settings, *, now: datetime) -> Costs:
         )
         for backup in view.backups
     ]
-    objects = list(view.repository.store.list(view.layout.root))
-    usage = measure(objects, view.layout, kept, since=_whole_since(view, objects, now), now=now)
+    objects = view.repository.store.list(view.layout.root)  # not held: there may be a million
+    usage = measure(objects, view.layout, kept, since=_whole_since(view, now), now=now)
     grace = timedelta(seconds=settings.keep_grace)
     return Costs(
         usage,
@@ -71,11 +69,12 @@ def costs_of(view: ClusterView, settings: Settings, *, now: datetime) -> Costs:
     )
 
 
-def _whole_since(view: ClusterView, objects: Iterable[ObjectInfo], now: datetime) -> datetime:
+def _whole_since(view: ClusterView, now: datetime) -> datetime:
     """From when on no WAL was deleted: the beginning of the window that reaches furthest."""
     if view.windows:
         return max(view.windows, key=lambda window: window.to_moment).from_moment
-    return min((one.modified for one in objects if "/wal/" in one.key), default=now)
+    objects = view.repository.store.list(view.layout.wal)
+    return min((one.modified for one in objects), default=now)
 
 
 def document_of(costs: Costs) -> dict[str, Any]:
