@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from pgkeep.backup import copy
 from pgkeep.backup.run import BackupReport
 from pgkeep.errors import ArchivingNotWorking, ServerError, WalConflict
 from tests.backup.site import Steered
@@ -20,6 +22,7 @@ from tests.servers import PgServer
 from tests.standbys import caught_up, execute, follow, make_standby, promote
 
 pytestmark = pytest.mark.end_to_end
+RATE = 3 << 20
 
 
 @pytest.fixture
@@ -129,6 +132,64 @@ def test_without_a_way_to_the_primary_its_last_segment_is_waited_for(site: Site)
     report = site.backup(standby, archive_timeout=30.0)
     timer.join()
     assert_restores(site, report, "back", cluster_digest(primary))
+
+
+class Slow(Steered):
+    """Does something at a phase of a copy that takes some 8 s, and knows when phases began."""
+
+    def __init__(self, *, at: str, do: Callable[[], object]) -> None:
+        super().__init__(at=at, do=do)
+        self.began: dict[str, float] = {}
+
+    def phase(self, name: str) -> None:
+        self.began.setdefault(name.split()[0], time.monotonic())
+        super().phase(name)
+
+
+def standby_in_a_new_segment(site: Site) -> PgServer:
+    """Its next backup begins in a segment that is not full."""
+    standby = make_standby(site.factory, site.server)
+    site.server.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) i; CHECKPOINT")
+    caught_up(standby, site.server)
+    return standby
+
+
+@pytest.fixture
+def often_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often during a copy of seconds as during one of hours."""
+    monkeypatch.setattr(copy, "_KEEPALIVE_SECONDS", 0.1)
+
+
+@pytest.mark.majors(18)
+@pytest.mark.usefixtures("often_looked_at")
+def test_a_quiet_primary_is_waited_for_during_the_copy(site: Site) -> None:
+    """Nothing can have arrived of a segment that is not full, however long the copy takes."""
+    standby = standby_in_a_new_segment(site)
+    progress = Slow(
+        at="to be archived", do=lambda: execute(site.server, "SELECT pg_switch_wal()::text")
+    )
+    report = site.backup(standby, archive_timeout=4.0, rate_limit=RATE, progress=progress)
+    assert progress.began["ending"] - progress.began["copying"] > 5
+    assert_restores(site, report, "back", cluster_digest(site.server))
+
+
+@pytest.mark.majors(18)
+@pytest.mark.usefixtures("often_looked_at")
+def test_a_full_segment_that_does_not_arrive_ends_the_copy(site: Site) -> None:
+    """It costs seconds and not hours, on a standby without a way to its primary, too."""
+    standby = standby_in_a_new_segment(site)
+    site.server.configure({"archive_command": "true"})
+    site.server.reload()
+
+    def fill() -> None:
+        execute(site.server, "SELECT pg_switch_wal()::text")
+        caught_up(standby, site.server)
+
+    progress = Slow(at="first bytes", do=fill)
+    with pytest.raises(ArchivingNotWorking, match="does not arrive"):
+        site.backup(standby, archive_timeout=1.0, rate_limit=RATE, progress=progress)
+    assert "copying" in progress.began
+    assert "ending" not in progress.began
 
 
 @pytest.mark.majors(18)
