@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +191,46 @@ def test_a_backup_that_only_one_of_two_repositories_has_is_said_by_a_line_and_67
     pgkeep("verify", "--only", "second")
     pgkeep("copy")  # which also mends what was found
     assert pgkeep.json("verify")["lacking"] == []
+
+
+def test_wal_that_only_one_of_two_repositories_has_is_said_unless_it_was_given_up(
+    golden: Golden, pgkeep: Pgkeep
+) -> None:
+    """A mirror that was away gets the WAL of that time later, and looks sound until then."""
+    here, mirror = golden.root / "repository", golden.root / "mirror"
+    shutil.copytree(here, mirror)
+    # The timelines that were left are whole; the last file is one that nobody would miss.
+    segments = sorted(path for path in (mirror / golden.layout.wal).rglob("*") if path.is_file())
+    last = segments[-1]
+    last.unlink()
+    for path in (mirror, *mirror.rglob("*")):
+        server_user().own(path)
+    pgkeep.environ["PGKEEP_MIRROR_SECOND_REPO"] = f"file://{mirror}"
+    pgkeep("verify", "--only", "second")
+    before = here / last.relative_to(mirror)
+
+    os.utime(before)  # it may be on its way to the other
+    pgkeep("verify")
+    os.utime(before, times=(time.time() - 3600,) * 2)
+    document = pgkeep.json("verify", code=67)
+    assert document["lacking"] == [
+        {"repository": "second", "wal": last.name, "files": 1, "in": ["main"]}
+    ]
+    assert f"lacks WAL file {last.name}, which main" in pgkeep("verify", code=67).stdout
+    pgkeep("copy")
+    assert pgkeep.json("verify")["lacking"] == []
+
+
+def test_a_mirror_without_wal_is_not_called_sound(golden: Golden, pgkeep: Pgkeep) -> None:
+    mirror = golden.root / "mirror"
+    shutil.copytree(golden.root / "repository", mirror)
+    shutil.rmtree(mirror / golden.layout.wal)
+    for path in (mirror, *mirror.rglob("*")):
+        server_user().own(path)
+    pgkeep.environ["PGKEEP_MIRROR_SECOND_REPO"] = f"file://{mirror}"
+    found = pgkeep.json("verify", "--only", "second", code=68)["checks"][0]["problems"]
+    broken = {backup for problem in found for backup in problem["backups"]}
+    assert broken == set(golden.expected["backups"])
 
 
 STOPPED = """

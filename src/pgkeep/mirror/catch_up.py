@@ -22,21 +22,16 @@ from pgkeep.errors import (
     SealError,
 )
 from pgkeep.mirror.guarding import Guard
-from pgkeep.mirror.listing import Holdings, Sizes, holdings, sizes_of
+from pgkeep.mirror.listing import Holdings, Sizes, holdings, segment_size_of, sizes_of
 from pgkeep.mirror.member import Member
 from pgkeep.mirror.transfer import Transfer, Wanted, sound
 from pgkeep.postgres.lsn import Lsn
-from pgkeep.postgres.wal_name import (
-    MAX_SEGMENT_SIZE,
-    parse_wal_name,
-    segment_of,
-    segment_start_lsn,
-)
+from pgkeep.postgres.wal_name import MAX_SEGMENT_SIZE
 from pgkeep.progress import Progress
 from pgkeep.repository.check_records import read_checks
 from pgkeep.repository.identity import Repository, RepositoryIdentity
 from pgkeep.repository.layout import Layout, systems
-from pgkeep.repository.manifest import Head, parse_manifest, read_head
+from pgkeep.repository.manifest import Head, parse_manifest
 from pgkeep.repository.pack import PackInfo
 from pgkeep.repository.presence import missing_packs
 from pgkeep.repository.record import list_numbered, parse_record
@@ -220,7 +215,9 @@ class _CatchUp:
         for one in reversed(theirs):
             found.update(one.wal)
         lacking = (key for key in sorted(found) if key not in ours.wal)
-        wanted = [Wanted(key, found[key]) for key in lacking if not self._was_given_up(key, ours)]
+        wanted = [
+            Wanted(key, found[key]) for key in lacking if not ours.gave_up(key, self._segment_size)
+        ]
         # Histories first: without its history a timeline's segments lead nowhere.
         wanted.sort(key=lambda one: (not one.key.startswith(self._layout.history), one.key))
         self._report.wal_files += len(wanted)
@@ -231,28 +228,9 @@ class _CatchUp:
     def _find_segment_size(self, theirs: Sequence[Holdings]) -> int:
         """The system's WAL segment size; the largest there is where it cannot be found out, so that
         no segment seems to lie lower than it does."""
-        if self._ours.horizons and self._request.keyring.can_read_metadata:
-            for key in (key for one in theirs for key in one.manifests):
-                try:
-                    return read_head(self._source, key, self._request.keyring).wal_segment_size
-                except (DamagedObject, ObjectNotFound):
-                    continue
-        return MAX_SEGMENT_SIZE
-
-    def _was_given_up(self, key: str, ours: Holdings) -> bool:
-        """Whether this WAL file lies below the target's horizon."""
-        name = key.rpartition("/")[2]
-        try:
-            parsed = parse_wal_name(name)
-            horizon = ours.horizons.get(parsed.timeline)
-            number = None if horizon is None else segment_of(parsed, self._segment_size)
-        except ValueError:
-            return False  # a history, or not PostgreSQL's
-        return (
-            horizon is not None
-            and number is not None
-            and (segment_start_lsn(number + 1, self._segment_size) <= horizon)
-        )
+        listed = theirs if self._ours.horizons else ()
+        keyring = self._request.keyring
+        return segment_size_of(self._source, listed, keyring, default=MAX_SEGMENT_SIZE)
 
     def _copy_backup(self, backup: str) -> bool:
         """False for one that the target's own policy has left behind."""

@@ -1,41 +1,75 @@
-"""Which backups one repository lists and another lacks, as their listings tell."""
+"""What one repository lists and another lacks, as their listings tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from pgkeep.mirror.listing import holdings
+from pgkeep.mirror.listing import Holdings, holdings, segment_size_of
 from pgkeep.mirror.member import Member
+from pgkeep.postgres.wal_name import MAX_SEGMENT_SIZE
 from pgkeep.repository.layout import Layout
+from pgkeep.seal.keyring import Keyring
+from pgkeep.storage.fallback import FallbackStore
+
+_ON_ITS_WAY = timedelta(minutes=10)
+"""WAL that another repository has had for less than this may be on its way."""
 
 
 class Lack(NamedTuple):
-    """A backup that ``member`` lacks and ``others`` have."""
+    """What ``member`` lacks and ``others`` have: a backup, or ``files`` WAL files (0: a backup), of
+    which ``name`` is the first."""
 
     member: Member
-    backup: str
+    name: str
     others: tuple[Member, ...]
+    files: int = 0
 
     def __str__(self) -> str:
         have = ", ".join(str(one) for one in self.others)
-        return f"{self.member} lacks backup {self.backup}, which {have} has"
+        verb = "has" if len(self.others) == 1 else "have"
+        what = f"backup {self.name}"
+        if self.files:
+            what = f"WAL file {self.name}"
+        if self.files > 1:
+            what = f"{self.files} WAL files from {self.name} on"
+        return f"{self.member} lacks {what}, which {have} {verb}"
 
 
-def lacking_backups(members: Sequence[Member], layouts: Sequence[Layout]) -> list[Lack]:
-    """Each backup that is in some of them and not in all, oldest first.
+def lacking(
+    members: Sequence[Member], layouts: Sequence[Layout], keyring: Keyring, *, now: datetime
+) -> list[Lack]:
+    """Each backup, and the WAL, that is in some of them and not in all.
 
-    A backup that a repository declared void, it does not lack. Raises what the stores raise.
+    A backup that a repository declared void, and WAL that it has given up, it does not lack. Raises
+    what the stores raise.
     """
-    found = []
+    found: list[Lack] = []
     for layout in layouts:
-        have = [holdings(member, layout) for member in members]
-        there = [one.backups(layout) for one in have]
-        for backup in sorted(set().union(*there)):
-            others = tuple(m for m, names in zip(members, there, strict=True) if backup in names)
-            found += [
-                Lack(member, backup, others)
-                for member, names, one in zip(members, there, have, strict=True)
-                if backup not in names and backup not in one.voids
-            ]
+        have = {member: holdings(member, layout) for member in members}
+        found += _backups(have, layout)
+        found += _wal(have, keyring, now=now)
     return found
+
+
+def _backups(have: Mapping[Member, Holdings], layout: Layout) -> Iterator[Lack]:
+    there = {member: one.backups(layout) for member, one in have.items()}
+    for backup in sorted(set().union(*there.values())):
+        others = tuple(member for member, names in there.items() if backup in names)
+        for member, one in have.items():
+            if backup not in there[member] and backup not in one.voids:
+                yield Lack(member, backup, others)
+
+
+def _wal(have: Mapping[Member, Holdings], keyring: Keyring, *, now: datetime) -> Iterator[Lack]:
+    everything = set().union(*(one.wal for one in have.values()))
+    if all(len(one.wal) == len(everything) for one in have.values()):
+        return
+    anywhere = FallbackStore([member.store for member in have])
+    size = segment_size_of(anywhere, have.values(), keyring, default=MAX_SEGMENT_SIZE)
+    for member, one in have.items():
+        lacks = sorted(key for key in everything - one.wal.keys() if not one.gave_up(key, size))
+        if lacks and now - anywhere.head(lacks[0]).modified > _ON_ITS_WAY:
+            others = tuple(other for other, its in have.items() if lacks[0] in its.wal)
+            yield Lack(member, lacks[0].rpartition("/")[2], others, len(lacks))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pgkeep.cli.context import Context
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pgkeep.mirror.lacking import Lack
     from pgkeep.mirror.member import Member
     from pgkeep.repository.layout import Layout
+    from pgkeep.seal.keyring import Keyring
     from pgkeep.verify.problem import Problem
     from pgkeep.verify.report import VerifyOptions, VerifyReport
 
@@ -103,7 +105,7 @@ def run(context: Context, args: Namespace) -> int:
                 found.failed[member.name] = error
                 progress.warn(f"{member} could not be checked. {error}")
         if len(chosen) > 1:
-            found.lacks = _lacking(chosen, found.failed, [*layouts.values()])
+            found.lacks = _lacking(chosen, found.failed, [*layouts.values()], keyring)
     if not args.only:
         found.failed |= opened.away
     context.output.result(_document(found, options), lambda: _render(context, found))
@@ -192,11 +194,15 @@ def _verify_dumps(
 
 
 def _lacking(
-    chosen: Sequence[Member], failed: Mapping[str, PgkeepError], layouts: Sequence[Layout]
+    chosen: Sequence[Member],
+    failed: Mapping[str, PgkeepError],
+    layouts: Sequence[Layout],
+    keyring: Keyring,
 ) -> list[Lack]:
-    from pgkeep.mirror.lacking import lacking_backups
+    from pgkeep.mirror.lacking import lacking
 
-    return lacking_backups([one for one in chosen if one.name not in failed], layouts)
+    among = [one for one in chosen if one.name not in failed]
+    return lacking(among, layouts, keyring, now=datetime.now(UTC))
 
 
 def _document(found: Found, options: VerifyOptions) -> dict[str, Any]:
@@ -221,7 +227,7 @@ def _document(found: Found, options: VerifyOptions) -> dict[str, Any]:
         "lacking": [
             {
                 "repository": one.member.name,
-                "backup": one.backup,
+                **({"wal": one.name, "files": one.files} if one.files else {"backup": one.name}),
                 "in": [other.name for other in one.others],
             }
             for one in found.lacks
@@ -312,7 +318,7 @@ def _lacks_error(found: Found) -> PgkeepError | None:
         return None
     names = sorted({one.member.name for one in found.lacks})
     return MirrorsDiffer(
-        f"{', '.join(names)} {'lacks' if len(names) == 1 else 'lack'} backups that others have.",
-        why="They are named above. What is there was checked, and is as it should be.",
+        f"{', '.join(names)} {'lacks' if len(names) == 1 else 'lack'} what others have.",
+        why="It is named above. What is there was checked, and is as it should be.",
         remedy="Run pgkeep copy.",
     )
