@@ -198,6 +198,26 @@ def test_an_object_under_another_name_than_its_own_is_not_served(
     assert data.fetched() is None
 
 
+def test_a_segment_of_another_system_is_not_served(any_host: Host) -> None:
+    """Whoever put it there: PostgreSQL itself would take it for the end of the archive."""
+    data, stranger = DataDirectory.make(), DataDirectory.make()
+    any_host.register(data.path)
+    any_host.register(stranger.path, cluster="other")
+    stranger.add_segment(FIRST)
+    any_host.configure(cluster="other")
+    assert any_host.push(stranger.path, FIRST).returncode == 0
+    path = any_host.object_path(data.path, FIRST)
+    path.parent.mkdir(parents=True)
+    foreign = any_host.layout(stranger.path, "other").wal_file(FIRST)
+    shutil.copy(any_host.repository_path / foreign, path)
+    any_host.give_away()
+    any_host.configure()
+    done = any_host.fetch(data.path, FIRST)
+    assert done.returncode == 200
+    assert data.fetched() is None
+    assert data.leftovers() == []
+
+
 def test_a_failing_store_is_never_an_absent_file(
     host: Host, data: DataDirectory, content: bytes, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pgkeep.config.keeping import KeepPolicy
-from pgkeep.errors import BackupKept, NoSuchBackup, PgkeepError, StoreError
+from pgkeep.errors import BackupKept, NoSuchBackup, PgkeepError, StoreDenied, StoreError
 from pgkeep.keep.by_hand import delete, hold, undelete
 from pgkeep.keep.look import Look, look
 from pgkeep.repository.layout import Layout
@@ -334,6 +334,30 @@ def test_whatever_call_fails_nothing_is_lost_and_the_next_run_goes_on(
             world.wait(2 * HOUR)
             world.expire(ONE, grace_seconds=0)
         assert _kinds(world.store) == expected, call
+
+
+@pytest.mark.parametrize("what", ["manifests", "packs", "wal"])
+def test_what_the_store_refuses_to_delete_is_an_error_and_goes_later(
+    tmp_path: Path, what: str
+) -> None:
+    world = build_world(tmp_path)
+    before = _kinds(world.store)
+    refusing = Fault(Failure.DENIED, method="delete", key=f"*/{what}/*", times=None)
+
+    def refused() -> None:
+        for _ in range(2):
+            world.expire(ONE, grace_seconds=0, store=FaultyStore(world.store, [refusing]))
+            world.wait(2 * HOUR)
+
+    with pytest.raises(StoreDenied):
+        refused()
+    assert _kinds(world.store)[what] == before[what]
+    for backup in world.listed():
+        world.assert_restorable(backup)
+    for _ in range(2):
+        world.expire(ONE, grace_seconds=0)
+        world.wait(2 * HOUR)
+    assert _kinds(world.store)[what] < before[what]
 
 
 def _kinds(store: MemoryStore) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from pgkeep.errors import ObjectNotFound, StoreDenied
 from pgkeep.setup.probe import StoreProbe, probe_store
 from pgkeep.storage import Capabilities, ObjectInfo
+from pgkeep.storage._object_trial import try_out
+from pgkeep.storage.interface import Buffer
 from pgkeep.storage.memory import MemoryStore
 from pgkeep.storage.object_store import ObjectStore
 from tests.object_stores import object_service
@@ -30,6 +33,16 @@ class DenyingStore(MemoryStore):
             return False
 
 
+class IgnoringStore(MemoryStore):
+    """As some gateways are: they do not know conditions, and do not say so either."""
+
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, if_absent: bool = False) -> str:
+        return super().put(key, data)
+
+    def replace(self, key: str, data: Buffer, *, etag: str) -> str:
+        return super().put(key, data)
+
+
 def _clock_off_by(seconds: int) -> MemoryStore:
     return MemoryStore(clock=lambda: datetime.now(UTC) - timedelta(seconds=seconds))
 
@@ -39,6 +52,15 @@ def test_a_store_that_denies_what_is_missing_is_found_out() -> None:
     assert probe.missing_is_denied
     assert any("s3:ListBucket" in loss for loss in probe.losses)
     assert not probe_store(MemoryStore()).missing_is_denied
+
+
+def test_a_store_that_ignores_conditions_is_found_out() -> None:
+    nothing = Capabilities(conditional_create=False, compare_and_swap=False)
+    assert try_out(IgnoringStore()) == nothing
+    probe = probe_store(IgnoringStore())
+    assert (probe.conditional_create, probe.compare_and_swap) == (False, False)
+    assert any("can overwrite each other's WAL" in loss for loss in probe.losses)
+    assert any("two backups" in loss for loss in probe.losses)
 
 
 @pytest.mark.parametrize("seconds", [600, -600])
