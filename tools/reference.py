@@ -76,10 +76,12 @@ _COMMON = ("repository and settings", "output")
 
 def examples(command: Command) -> Iterator[str]:
     """The commonest uses, as ``--help`` shows them."""
-    yield "```console"
-    for line, meaning in load_command(command).EXAMPLES:
-        prompt = "$ " if line.startswith("pgkeep") else ""
-        yield f"{prompt}{line}    # {meaning}"
+    lines = load_command(command).EXAMPLES
+    # What the server calls is shown as its setting.
+    is_setting = any("_command = " in line for line, _ in lines)
+    yield "```" if is_setting else "```console"
+    for line, meaning in lines:
+        yield f"{'' if is_setting else '$ '}{line}    # {meaning}"
     yield "```"
 
 

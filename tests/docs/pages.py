@@ -2,8 +2,9 @@
 
 A block of ``console`` is a session: lines that begin with ``$`` are run, lines that begin with
 ``>`` go on with them, and what stands below is printed (a line of ``…`` stands for any lines).
-Before a block stands, in comments that a reader does not see, ``<!-- before …-->`` with lines that
-make the situation, or ``<!-- not run: why -->`` where no test can run it.
+A block of ``sh`` is command lines alone, to be copied; one of ``sql`` is for ``psql``. Before a
+block stands, in a comment that a reader does not see, ``<!-- before …-->`` with lines that make
+the situation. What no test can run is named in ``not_run.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ _FENCE = re.compile(r"^( *)```(\S*)")
 # Three spaces stand between columns, and not between words.
 _COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*pgkeep(?: (?!.*\S {3,}[^#\s])|$)")
 _INLINE = re.compile(r"`(?:[A-Z_]+=\S+ )*pgkeep ([^`]+)`")
-_NOT_RUN = "<!-- not run:"
 
 
 @dataclass
@@ -33,19 +33,25 @@ class Step:
 
 @dataclass
 class Block:
-    """A fenced block. ``not_run`` is why; None for one that is run or is no session."""
+    """A fenced block."""
 
     kind: str
     line: int
     text: list[str]
-    not_run: str | None = None
-
-    @property
-    def is_session(self) -> bool:
-        return self.kind == "console"
 
     def steps(self) -> Iterator[Step]:
-        """The commands of a session."""
+        """The commands in it, none if it is of another kind than those that are run."""
+        if self.kind == "console":
+            yield from self._session()
+        elif self.kind == "sh":
+            for number, text in _joined(self.text, start=self.line + 1):
+                if text.strip() and not text.startswith("#"):
+                    yield Step(text, number)
+        elif self.kind == "sql":
+            script = "\n".join(self.text)
+            yield Step(f"psql -v ON_ERROR_STOP=1 <<'END'\n{script}\nEND", self.line + 1)
+
+    def _session(self) -> Iterator[Step]:
         step: Step | None = None
         for number, text in enumerate(self.text, start=self.line + 1):
             if text.startswith("$ "):
@@ -63,15 +69,9 @@ class Block:
 
     def pgkeep_lines(self) -> list[tuple[int, str]]:
         """Command lines of pgkeep, in whatever kind of block."""
-        found = []
-        lines = enumerate(self.text, start=self.line + 1)
-        for number, text in lines:
-            line = text.strip().removeprefix("$ ")
-            while line.endswith("\\"):
-                line = line[:-1] + next(lines)[1].strip().removeprefix("> ")
-            if _COMMAND.match(line):
-                found.append((number, line))
-        return found
+        text = [line.strip().removeprefix("$ ").removeprefix("> ") for line in self.text]
+        joined = _joined(text, start=self.line + 1)
+        return [(number, line) for number, line in joined if _COMMAND.match(line)]
 
 
 def all_pages() -> list[Path]:
@@ -82,20 +82,14 @@ def all_pages() -> list[Path]:
 def blocks_of(page: Path) -> list[Block | Step]:
     """All blocks of a page, and the hidden lines between them as steps, in order."""
     found: list[Block | Step] = []
-    not_run: str | None = None
     lines = iter(enumerate(page.read_text().splitlines(), start=1))
     for number, text in lines:
         if text.startswith("<!-- before"):
             found += [Step(line, at, hidden=True) for at, line in _until(lines, "-->") if line]
-        elif text.startswith(_NOT_RUN):
-            not_run = text.removeprefix(_NOT_RUN).removesuffix("-->").strip()
         elif fence := _FENCE.match(text):
             indent = fence[1]
             inside = [line.removeprefix(indent) for _, line in _until(lines, f"{indent}```")]
-            found.append(Block(fence[2], number, inside, not_run))
-            not_run = None
-        elif text.strip() and not_run is not None:
-            raise AssertionError(f"{page}:{number}: 'not run' stands before no block")
+            found.append(Block(fence[2], number, inside))
     return found
 
 
@@ -112,14 +106,20 @@ def inline_commands(page: Path) -> list[tuple[int, str]]:
 
 
 def steps_of(page: Path) -> list[Step]:
-    """All that is run of a page, in order."""
+    """All commands of a page, and the hidden lines between them, in order."""
     found: list[Step] = []
     for one in blocks_of(page):
-        if isinstance(one, Step):
-            found.append(one)
-        elif one.is_session and one.not_run is None:
-            found += one.steps()
+        found += [one] if isinstance(one, Step) else one.steps()
     return found
+
+
+def _joined(text: list[str], *, start: int) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, those that end in a backslash with what follows."""
+    lines = enumerate(text, start=start)
+    for number, line in lines:
+        while line.endswith("\\"):
+            line = line[:-1] + next(lines)[1].lstrip()
+        yield number, line
 
 
 def _until(lines: Iterator[tuple[int, str]], end: str) -> Iterator[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """What README and documentation tell people to type is typed here.
 
-Sessions are run, page by page, on a real server with a repository of its own, and must print what
-the page shows. Of all other blocks every command line of pgkeep is parsed by its own parser.
+All commands but those of ``not_run.py`` are run, page by page, on a real server with a repository
+of its own, and sessions must print what the page shows. Every command line is parsed as well.
 ``WRITE_DOCS=1`` puts what is printed into the pages, to be looked at and cut.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,16 +19,24 @@ import pytest
 
 from pgkeep.cli import parsing
 from pgkeep.cli.table import BY_NAME
+from pgkeep.config.sources import load_settings
 from pgkeep.errors import PgkeepError
 from tests.docs.likeness import missing_line
+from tests.docs.not_run import RULES, why_not
 from tests.docs.pages import ROOT, Block, Step, all_pages, blocks_of, inline_commands, steps_of
 from tests.docs.world import World
 from tests.installations import Installation, find_installations
+from tests.object_stores import object_service
 
-# Their sessions are made from the code, and stand for forms of a command.
-_GENERATED = ROOT / "docs/reference"
 _PROGRESS = re.compile(r" …$|^(restoring|copying|comparing) .*: .* in \S+ m?s")
 _WORDS_OF_NO_COMMAND = ("…", "...")
+_PROGRAMS = (
+    "age age-keygen aws cat cd cp curl docker dpkg export gcloud ln make mkdir mv pgkeep pip psql "
+    r"python3? pg_\w+ rm runuser sudo systemctl tar"
+)
+_LIKE_A_COMMAND = re.compile(
+    rf"(?:\$ |[A-Z_]+=\S+ )*(?:{_PROGRAMS.replace(' ', '|')})(?: (?!.*\S {{3,}}[^#\s])|$)"
+)
 
 
 def _name(page: Path) -> str:
@@ -35,7 +44,7 @@ def _name(page: Path) -> str:
 
 
 def _is_run(page: Path) -> bool:
-    return not page.is_relative_to(_GENERATED) and bool(steps_of(page))
+    return any(not step.hidden and not why_not(page, step.command) for step in steps_of(page))
 
 
 PAGES = all_pages()
@@ -76,11 +85,41 @@ def test_commands_and_options_within_sentences_exist(page: Path) -> None:
                 assert option in parser._option_string_actions, where
 
 
-def test_what_is_not_run_says_why() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_command_lines_are_complete_for_the_shell(page: Path) -> None:
+    script = "\n".join(step.command for step in steps_of(page))
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
+    for block in blocks_of(page):
+        if isinstance(block, Step) or block.kind in ("console", "sh"):
+            continue
+        for number, line in enumerate(block.text, start=block.line + 1):
+            if _LIKE_A_COMMAND.match(line):
+                assert why_not(page, line), f"{_name(page)}:{number}: not run: {line}"
+
+
+def test_each_command_that_is_not_run_is_there() -> None:
+    found = {why_not(page, step.command) for page in PAGES for step in steps_of(page)}
     for page in PAGES:
         for block in blocks_of(page):
-            if isinstance(block, Block) and block.not_run is not None:
-                assert len(block.not_run) > 10, f"{_name(page)}:{block.line}"
+            if isinstance(block, Block):
+                found |= {why_not(page, line) for line in block.text}
+    assert [rule for rule in RULES if rule not in found] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_settings_that_pages_show_are_understood(page: Path, tmp_path: Path) -> None:
+    for block in blocks_of(page):
+        if isinstance(block, Block) and block.kind == "toml":
+            file = tmp_path / f"{block.line}.toml"
+            # The same name twice: a default, and another value for it.
+            lines = {line.partition("=")[0] or line: line for line in block.text}
+            file.write_text("\n".join(lines.values()))
+            load_settings({}, config_file=str(file))
 
 
 def test_a_line_that_is_wrong_is_found() -> None:
@@ -100,9 +139,18 @@ def page(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def world(page: Path, newest_installation: Installation, pgkeep_program: Path) -> Iterator[World]:
-    """The page's host, as its comment ``<!-- world: … -->`` says: bare, or with an older server."""
+def world(
+    request: pytest.FixtureRequest,
+    page: Path,
+    newest_installation: Installation,
+    pgkeep_program: Path,
+) -> Iterator[World]:
+    """The page's host, as its comments ``<!-- world: … -->`` say: bare, or with an older server, or
+    with a store that knows S3."""
     text = page.read_text()
+    store = {}
+    if "<!-- world: s3 -->" in text:
+        store = {**object_service(request, "moto").environ, "PGKEEP_REPO": "s3://acme-backups/pg"}
     installations = [newest_installation]
     if "<!-- world: older -->" in text:
         found = find_installations()
@@ -112,7 +160,8 @@ def world(page: Path, newest_installation: Installation, pgkeep_program: Path) -
         if len(majors) < 2:
             pytest.skip("an upgrade takes two versions of PostgreSQL")
         installations.insert(0, found[majors[-2]])
-    world = World(installations, pgkeep_program, ready="<!-- world: bare -->" not in text)
+    ready = "<!-- world: bare -->" not in text
+    world = World(installations, pgkeep_program, ready=ready, store=store)
     yield world
     world.close()
 
@@ -121,6 +170,8 @@ def world(page: Path, newest_installation: Installation, pgkeep_program: Path) -
 def test_sessions_print_what_the_page_shows(page: Path, world: World) -> None:
     written: dict[int, list[str]] = {}
     for step in steps_of(page):
+        if why_not(page, step.command):
+            continue
         where = f"{_name(page)}:{step.line}: {step.command}"
         printed = world.run(step.command, code=None)
         expected = {0, *(code for code in (world.code,) if _shows_code(step, code))}

@@ -2,7 +2,8 @@
 
 ``/srv``, ``/var/lib`` and their like are moved below that directory in what is run, and back in
 what is printed. The server is started and stopped by the page, through ``systemctl`` or ``pg_ctl``;
-``db1``, ``s3://acme-…`` and other programs have stand-ins.
+``db1``, ``s3://acme-…`` and other programs have stand-ins. What a reader fills in is filled in from
+variables, which hidden lines may set: ``age1…`` is ``$RECIPIENT``, a backup's name ``$BACKUP``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,8 +22,10 @@ from pathlib import Path
 
 from pgkeep.seal import age
 from tests import templates
+from tests.docs import standins
 from tests.installations import Installation
 from tests.processes import is_alive
+from tests.restore.verifybackup import working_program
 from tests.server_user import run_as_server_user, scrubbed_environment, server_user
 from tests.servers import DEFAULT_CONF, new_directory, wait_until
 from tests.warden import warden
@@ -31,35 +35,35 @@ _MOVED = re.compile(
     r"(?:(?<=file://)|(?<![\w/.}]))/(?=(?:srv|mnt|etc/pgkeep|var/lib|usr/lib/postgresql)\b)"
 )
 _BUCKET = re.compile(r"s3://(acme-[a-z]+)")
-_MOMENT = re.compile(r"(--time |MOMENT=)'[^']+'")
-
-# start, stop or restart postgresql@18-main, as Debian calls it
-_SYSTEMCTL = """
-version=${{2#postgresql@}}
-version=${{version%-main}}
-exec env -i PATH="$PATH" LC_ALL=C TZ=UTC {root}/usr/lib/postgresql/$version/bin/pg_ctl -w -s \\
-    -D {root}/var/lib/postgresql/$version/main -l {root}/log "$1"
-"""
-# What another archiver would do with a segment; the migration page calls it.
-_PGBACKREST = """
-test -e {root}/srv/broken && exit 1
-for path; do :; done
-mkdir -p {root}/srv/pgbackrest && cp "$path" {root}/srv/pgbackrest/
-"""
+_MOMENT = re.compile(r"(--time |--as-of |MOMENT=)('[^']+'|\d\S+)")
+_FILLED_IN = (
+    (re.compile(r"age1…"), "${RECIPIENT:-$(age-keygen -y ~/identity.txt)}"),
+    (re.compile(r"0123456789abcdef0123456789abcdef"), "$FINGERPRINT"),
+    (re.compile(r"\b20\d{6}T\d\d(?:\d{4}Z)?\b"), "$BACKUP"),
+    (re.compile(r"--host db1\b"), f"--host {socket.gethostname()}"),
+    (re.compile(r"\b77\d{17}\b"), "$SYSTEM"),
+)
 
 
 class World:
     """One host with a running server of the first of these versions. ``ready``: with pgkeep on it.
 
-    On the pages the versions are called ``NAMES``, oldest last.
+    On the pages the versions are called ``NAMES``, oldest last. Buckets are directories, unless
+    ``store`` has the variables by which a real one is reached.
     """
 
     NAMES = ("18", "17")
 
     def __init__(
-        self, installations: Sequence[Installation], program: Path, *, ready: bool = True
+        self,
+        installations: Sequence[Installation],
+        program: Path,
+        *,
+        ready: bool = True,
+        store: Mapping[str, str] | None = None,
     ) -> None:
         self.root = new_directory("w")
+        self._store = store or {}
         self._program_path = str(program)
         self.code = 0
         self._pids: set[int] = set()
@@ -78,9 +82,19 @@ class World:
         secret, self.public = age.generate_identity()
         self._write("home/identity.txt", f"{secret}\n", 0o600)
         self._write("home/env", self._exports(name))
-        self._program("pgkeep", f'exec {program} "$@"')
-        self._program("systemctl", _SYSTEMCTL.format(root=self.root))
-        self._program("pgbackrest", _PGBACKREST.format(root=self.root))
+        facts = {"root": self.root, "running": name, "python": sys.executable}
+        self._write("bin/s3api", standins.S3API)
+        self._program("pgkeep", f'#!/bin/sh\nexec {program} "$@"\n')
+        self._program("systemctl", standins.SYSTEMCTL.format(**facts))
+        self._program("pgbackrest", standins.PGBACKREST.format(**facts))
+        self._program("field", f"#!{sys.executable}\n{standins.FIELD}")
+        self._program("python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        checker, libraries = working_program(installations[-1])
+        self._program(
+            "pg_verifybackup",
+            f'#!/bin/sh\nLD_LIBRARY_PATH="{libraries}" exec {checker} "$@"\n',
+        )
+        self._program("aws", standins.AWS.format(**facts))
         self._make_cluster(installations[0], self.root / f"var/lib/postgresql/{name}/main")
         self.run(f"systemctl start postgresql@{name}-main")
         if ready:
@@ -99,7 +113,8 @@ class World:
             self._moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}+00:00"
             command = "sleep 0.02"  # the next commit is a later one
         env = self.root / "home/env"
-        script = f". {env}\n{self.moved(command)}\ncode=$?\nexport -p >{env}\nexit $code\n"
+        keep = f'export -p >{env}\nprintf "cd %q\\n" "$PWD" >>{env}'
+        script = f". {env}\n{self.moved(command)}\ncode=$?\n{keep}\nexit $code\n"
         said_to = self.root / "said"
         self._write("said", "")
         with open(said_to) as file:
@@ -119,9 +134,11 @@ class World:
     def moved(self, command: str) -> str:
         """The command as it is run."""
         command = _MOVED.sub(f"{self.root}/", command.replace(_INSTALLED, self._program_path))
-        command = _BUCKET.sub(rf"file://{self.root}/mnt/\1", command)
+        if not self._store:
+            command = _BUCKET.sub(rf"file://{self.root}/mnt/\1", command)
         command = command.replace("host=db1", f"host={self.root}/s")
-        command = command.replace("age1…", self.public)
+        for written, variable in _FILLED_IN:
+            command = written.sub(variable, command)
         if self._moment:
             command = _MOMENT.sub(rf"\1'{self._moment}'", command)
         return command
@@ -168,6 +185,7 @@ class World:
             "PGKEEP_STATE": self.root / "var/lib/pgkeep",
             "PGKEEP_IDENTITY": self.root / "home/identity.txt",
             "RECIPIENT": self.public,
+            **self._store,
         }
         return "".join(f"export {name}='{value}'\n" for name, value in variables.items())
 
@@ -180,7 +198,7 @@ class World:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
     def _program(self, name: str, script: str) -> None:
-        self._write(f"bin/{name}", f"#!/bin/sh\n{script}\n", 0o755)
+        self._write(f"bin/{name}", script, 0o755)
 
     def _folder(self, name: str) -> None:
         path = self.root

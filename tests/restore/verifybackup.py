@@ -22,7 +22,7 @@ _LOAD, _DYNAMIC, _WRITABLE = 1, 2, 2
 
 def verify_backup(installation: Installation, path: Path) -> None:
     """Raises AssertionError unless ``pg_verifybackup -n`` finds nothing to say."""
-    program, libraries = _program(installation)
+    program, libraries = working_program(installation)
     environment = scrubbed_environment({"LD_LIBRARY_PATH": libraries} if libraries else None)
     done = run_as_server_user([program, "-n", path], env=environment, check=False)
     said = done.stdout + done.stderr
@@ -31,7 +31,7 @@ def verify_backup(installation: Installation, path: Path) -> None:
 
 
 @cache
-def _program(installation: Installation) -> tuple[Path, str]:
+def working_program(installation: Installation) -> tuple[Path, str]:
     """The program, and where its libraries are if it must be told."""
     program = installation.program("pg_verifybackup")
     if can_run([program, "--version"]):

@@ -107,7 +107,7 @@ def render_report(
     if report.original_runs:
         say("The original runs on this machine, so the copy is started on another port.")
     if report.adopt:
-        say("To make it the original, when the old one is stopped for good:")
+        say("To make it the original, when it has recovered and the old one is stopped for good:")
     for command in report.adopt:
         say(f"  {command}")
     if report.drop:
