@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from pgkeep.errors import ObjectNotFound
 from pgkeep.mirror.listing import Holdings, holdings, segment_size_of
 from pgkeep.mirror.member import Member
 from pgkeep.postgres.wal_name import MAX_SEGMENT_SIZE
 from pgkeep.repository.layout import Layout
 from pgkeep.seal.keyring import Keyring
 from pgkeep.storage.fallback import FallbackStore
+from pgkeep.storage.interface import Store
 
 _ON_ITS_WAY = timedelta(minutes=10)
 """WAL that another repository has had for less than this may be on its way."""
@@ -70,6 +72,13 @@ def _wal(have: Mapping[Member, Holdings], keyring: Keyring, *, now: datetime) ->
     size = segment_size_of(anywhere, have.values(), keyring, default=MAX_SEGMENT_SIZE)
     for member, one in have.items():
         lacks = sorted(key for key in everything - one.wal.keys() if not one.gave_up(key, size))
-        if lacks and now - anywhere.head(lacks[0]).modified > _ON_ITS_WAY:
+        if lacks and _is_due(anywhere, lacks[0], now):
             others = tuple(other for other, its in have.items() if lacks[0] in its.wal)
             yield Lack(member, lacks[0].rpartition("/")[2], others, len(lacks))
+
+
+def _is_due(store: Store, key: str, now: datetime) -> bool:
+    try:
+        return now - store.head(key).modified > _ON_ITS_WAY
+    except ObjectNotFound:
+        return False  # given up since it was listed
