@@ -13,6 +13,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_command_lines_are_complete_for_the_shell(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
     for block in blocks_of(page):
-        if isinstance(block, Step) or block.kind in ("console", "sh"):
+        if isinstance(block, Step) or block.kind in ("console", "sh", "toml"):
             continue
         for number, line in enumerate(block.text, start=block.line + 1):
             if _LIKE_A_COMMAND.match(line):
@@ -116,10 +117,16 @@ def test_settings_that_pages_show_are_understood(page: Path, tmp_path: Path) -> 
     for block in blocks_of(page):
         if isinstance(block, Block) and block.kind == "toml":
             file = tmp_path / f"{block.line}.toml"
-            # The same name twice: a default, and another value for it.
-            lines = {line.partition("=")[0] or line: line for line in block.text}
-            file.write_text("\n".join(lines.values()))
+            file.write_text("\n".join(_last_of_each(block.text)))
             load_settings({}, config_file=str(file))
+
+
+def _last_of_each(text: list[str]) -> Iterator[str]:
+    """Settings; of a name that stands twice in turn, a default and another value, the other."""
+    for line, following in pairwise([*text, ""]):
+        name = line.partition("=")[0]
+        if not name or name != following.partition("=")[0]:
+            yield line
 
 
 def test_a_line_that_is_wrong_is_found() -> None:
