@@ -232,9 +232,9 @@ def test_random_cuts_are_felt_and_survived(site: Site) -> None:
     store = site.retrying()
     failed = 0
     with Disturber(site.cutter, seed=7, healthy=(0.05, 0.2), ill=(0.05, 0.2)) as disturber:
-        until = time.monotonic() + 12
-        number = 0
-        while time.monotonic() < until:
+        began, number = time.monotonic(), 0
+        # A slow machine makes few requests in the time, and so meets few cuts.
+        while time.monotonic() < began + (12 if failed > 3 else 90):
             key, content = f"many/{number:04}", _LARGE[number : number + 300_000]
             store.put(key, content, if_absent=True)
             assert store.get(key) == content

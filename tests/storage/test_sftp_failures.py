@@ -115,6 +115,8 @@ def test_a_copy_that_may_only_be_read_needs_no_directory_of_ours(sshd: Sshd) -> 
     path = sshd.new_directory()
     (path / "a").mkdir(parents=True)
     (path / "a" / "b").write_bytes(b"copied")
+    for directory in (path / "a", path):  # the owner may be the one who runs the server
+        directory.chmod(0o555)
     store = open_store(sshd, path)
     assert [info.key for info in store.list()] == ["a/b"]
     assert store.get("a/b") == b"copied"

@@ -238,6 +238,8 @@ import os, signal, sys, threading
 from pgkeep.cli.main import main
 from pgkeep.verify.judging import Judge
 
+# Whoever is started in the background of a shell has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 look, left, lock = Judge.look, [10], threading.Lock()
 stop = threading.Event()
 
