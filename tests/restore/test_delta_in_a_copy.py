@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pgkeep.errors import RestoreError
 from pgkeep.restore import target
 from tests.digest import assert_same_digest, cluster_digest
 from tests.restore.site import Site
-from tests.server_user import server_user
+from tests.server_user import run_as_server_user, server_user
 from tests.servers import new_directory
 
 
@@ -55,3 +56,17 @@ def test_the_links_of_a_copy_do_not_lead_into_the_original(site: Site) -> None:
     server.psql("CREATE TABLE more AS SELECT 1; DROP TABLE more; CHECKPOINT")
     server.restart("immediate")
     assert_same_digest(cluster_digest(server), before)
+
+
+def test_an_original_that_is_not_ours_to_look_into_is_no_hindrance(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir(mode=0)
+    look = (
+        "import sys; from pathlib import Path\n"
+        "from pgkeep.restore.live import refuse_shared_places\n"
+        "refuse_shared_places(Path('/'), [], {'data_directory': sys.argv[1]})"
+    )
+    command = [sys.executable, "-c", look, str(hidden / "main")]
+    done = run_as_server_user(command, check=False)
+    hidden.chmod(0o700)
+    assert done.returncode == 0, done.stderr

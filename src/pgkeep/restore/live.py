@@ -67,8 +67,11 @@ def refuse_shared_places(
     """Raise ``RestoreError`` if links in a copy of the original's directory lead to where the
     original has its WAL or a tablespace: whoever restores over the copy means the copy."""
     original = Path(server.get("data_directory") or "/")
-    if not (original / WAL_DIRECTORY).is_dir() or original.samefile(into):
-        return
+    try:
+        if not (original / WAL_DIRECTORY).is_dir() or original.samefile(into):
+            return
+    except OSError:
+        return  # it is there and not ours to look into, and so not to write into
     places = {into / "pg_tblspc" / str(space.oid): space.location for space in spaces}
     for link, place in {into / WAL_DIRECTORY: into / WAL_DIRECTORY, **places}.items():
         if place.resolve() == (original / link.relative_to(into)).resolve():
