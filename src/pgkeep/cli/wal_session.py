@@ -73,7 +73,9 @@ def ask_ahead(store: Store, settings: Settings, *, cluster: str | None = None) -
 
 
 def open_to_write(store: Store, settings: Settings, state: Path) -> Repository:
-    """The repository with its public halves only, checked against this host's pin."""
+    """The repository with its public halves only, checked against this host's pin, whose store
+    refuses a second create or looks first."""
+    from pgkeep.archive.conditions import with_conditions
     from pgkeep.repository.host import HostState, parse_host_key
     from pgkeep.repository.identity import Repository, make_keyring, read_identity
 
@@ -85,6 +87,7 @@ def open_to_write(store: Store, settings: Settings, state: Path) -> Repository:
         # A host key that was given is a pin by itself: a container may have no state directory.
         if given is None:
             raise
+    store = with_conditions(store, state / "conditions")
     return Repository(store, identity, make_keyring(identity))
 
 

@@ -51,9 +51,9 @@ class StoreProbe:
         found = []
         if not self.conditional_create:
             found.append(
-                "The store cannot create an object only if it is absent: two servers that archive "
-                "under one name by mistake can overwrite each other's WAL, and synchronous "
-                "archiving is not possible."
+                "The store cannot create an object only if it is absent. pgkeep looks first, but "
+                "two servers that archive under one name by mistake can overwrite each other's "
+                "WAL if they do so in the same moment, and synchronous archiving is not possible."
             )
         if not self.compare_and_swap:
             found.append(
