@@ -48,6 +48,38 @@ def test_a_file_pushed_ahead_is_answered_without_being_sent_again(
         assert "was pushed ahead of this call" in told.stderr
 
 
+def age_records(host: Host, seconds: float = 61.0) -> None:
+    """As if what was pushed ahead had been so long ago."""
+    records = [path for path in (host.state / "ahead").rglob("*") if path.is_file()]
+    assert records
+    for path in records:
+        past = path.stat().st_mtime - seconds
+        os.utime(path, (past, past))
+
+
+def test_within_a_minute_the_repository_is_not_asked_again(
+    host: Host, data: DataDirectory, waiting: dict[str, bytes]
+) -> None:
+    away = host.root / "away"
+    host.repository_path.rename(away)
+    assert host.push(data.path, NAMES[1]).returncode == 0
+    away.rename(host.repository_path)
+    age_records(host)
+    for name in NAMES[1:]:
+        told = host.run("wal-push", f"pg_wal/{name}", "-v", cwd=data.path)
+        assert "was pushed ahead of this call" in told.stderr
+
+
+def test_a_record_of_the_future_is_not_of_just_now(
+    host: Host, data: DataDirectory, waiting: dict[str, bytes]
+) -> None:
+    """The host's clock was set back: nothing tells how old the record is."""
+    age_records(host, -3600)
+    data.put("postmaster.pid", "1\n/data\n1\n5432\n/tmp\n\n  1 2\nstopping\n")
+    host.repository_path.rename(host.root / "away")
+    assert host.push(data.path, NAMES[1]).returncode == 46
+
+
 @pytest.mark.parametrize("change", ["content", "size", "mtime", "inode", "content, mtime kept"])
 def test_a_file_that_is_not_the_one_that_was_read_is_compared_with_the_store(
     host: Host, data: DataDirectory, waiting: dict[str, bytes], change: str
@@ -89,6 +121,7 @@ def test_a_record_counts_for_its_repository_only(
     host: Host, data: DataDirectory, waiting: dict[str, bytes]
 ) -> None:
     """Another repository stands at the same URL now: nothing there was pushed ahead."""
+    age_records(host)
     other = Host(new_directory())
     other.register(data.path)
     shutil.rmtree(host.repository_path)
@@ -144,6 +177,7 @@ def test_a_record_counts_for_as_many_copies_as_it_was_made_for(
 def test_a_repository_that_cannot_be_asked_is_no_success(
     host: Host, data: DataDirectory, waiting: dict[str, bytes]
 ) -> None:
+    age_records(host)
     data.put("postmaster.pid", "1\n/data\n1\n5432\n/tmp\n\n  1 2\nstopping\n")
     host.repository_path.rename(host.root / "away")
     assert host.push(data.path, NAMES[1]).returncode == 46

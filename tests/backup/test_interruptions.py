@@ -109,7 +109,7 @@ def test_a_lost_session_is_noticed_while_the_copy_goes_on(
         Fault(Failure.FULL, "put", "*/pins/*"),
         Fault(Failure.UNAVAILABLE, "put", "*/manifests/*"),
         Fault(Failure.UNAVAILABLE, "list", "*"),
-        Fault(Failure.UNAVAILABLE, "head", "*/wal/*", times=None),
+        Fault(Failure.UNAVAILABLE, "*", "*/wal/*", times=None),
     ],
     ids=lambda fault: f"{fault.failure.value}-{fault.method}-{fault.key}",
 )

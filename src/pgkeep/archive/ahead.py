@@ -7,10 +7,14 @@ ahead is remembered in the state directory, and the call that asks for it is ans
 there.
 
 A record is evidence only for the very file that was read: name, size, mtime, ctime and inode must
-all be what they were, and the repository must be the same, asked anew, at the same place: mirrors
-are one repository in many places, and what was pushed into one is not in the others. A cluster
-that was rolled back behind an upload writes its segment again, under another ctime; it then meets
-the stored object, and a conflict that is told.
+all be what they were, and the repository must be the same at the same place: mirrors are one
+repository in many places, and what was pushed into one is not in the others. A cluster that was
+rolled back behind an upload writes its segment again, under another ctime; it then meets the stored
+object, and a conflict that is told.
+
+Whether it is the same repository is asked anew, but not within a minute of the upload: that is as
+if the server had asked for the file in that moment. Who puts another repository in its place
+meanwhile loses no more than what was archived just before, which that one lacks anyway.
 
 Another server may archive the same timeline (two standbys were promoted at once). Whoever is first
 has it, and the other is refused; what it would store ahead of that, the rightful one would meet. So
@@ -23,6 +27,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgkeep.archive.source import FileMark, WalSource
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_FILES = 15
+_JUST_NOW_SECONDS = 60.0
 _READY = ".ready"
 _MOST_BYTES = 256 << 20
 _WORKERS = 4
@@ -67,6 +73,14 @@ class AheadRecords:
             return bool(found == [*mark, self._places])
         except (OSError, ValueError):
             return False
+
+    def has_just_now(self, mark: FileMark) -> bool:
+        """Whether this very file was pushed ahead within the last minute."""
+        try:
+            age_seconds = time.time() - (self._folder / mark.name).stat().st_mtime
+        except OSError:
+            return False
+        return 0 <= age_seconds < _JUST_NOW_SECONDS and self.has(mark)
 
     def note(self, mark: FileMark) -> None:
         """Remember a file whose upload is durable.

@@ -77,6 +77,9 @@ class _Push:
         """Push with retries; then work ahead, which can fail nothing any more."""
         from pgkeep.archive.patience import Patience
 
+        if self._was_just_ahead():
+            self._say_ahead()
+            return
         patience = Patience(
             RETRY_SECONDS, started=self._options.started, give_up=self._server_stops
         )
@@ -103,7 +106,7 @@ class _Push:
 
         name = self._source.name.name
         if self._was_ahead_anywhere():
-            self._say(f"{name} was pushed ahead of this call")
+            self._say_ahead()
             return None
         run = Everywhere(
             self._settings,
@@ -137,7 +140,7 @@ class _Push:
         name = self._source.name.name
         store = open_store_of(self._settings)
         if self._was_ahead(store):
-            self._say(f"{name} was pushed ahead of this call")
+            self._say_ahead()
             return None
         from pgkeep.cli.wal_session import ask_ahead, open_to_write
 
@@ -171,15 +174,20 @@ class _Push:
             any_magic=self._settings.force_version is not None,
         )
 
+    def _was_just_ahead(self) -> bool:
+        """Whether this very file was pushed ahead within the last minute: asks nobody."""
+        return any(
+            self._records(repository_id, self._places()).has_just_now(self._source.mark)
+            for repository_id in self._recorded_repositories()
+        )
+
     def _was_ahead(self, store: Store) -> bool:
         """Whether this very file was pushed ahead into the repository that is there now.
 
         The repository's record is read again for that, since another one may have been put in
         its place. Only that is asked of the store.
         """
-        ahead = self._state / "ahead"
-        name, cluster = self._source.name.name, self._settings.cluster
-        if not any(ahead.glob(f"*/{cluster}/*/{name}")):
+        if not self._recorded_repositories():
             return False
         from pgkeep.errors import NoRepository
         from pgkeep.repository.identity import read_repository_id
@@ -189,6 +197,11 @@ class _Push:
         except NoRepository:
             return False
         return self._records(repository_id, self._places()).has(self._source.mark)
+
+    def _recorded_repositories(self) -> list[str]:
+        """Those for which a file of this name is recorded."""
+        name, cluster = self._source.name.name, self._settings.cluster
+        return [path.parts[-4] for path in (self._state / "ahead").glob(f"*/{cluster}/*/{name}")]
 
     def _push_ahead(
         self, target: PushTarget, patience: Patience, push_one: Callable[[WalSource], object]
@@ -238,6 +251,9 @@ class _Push:
             system_identifier=self._cluster.system_identifier,
             places=places,
         )
+
+    def _say_ahead(self) -> None:
+        self._say(f"{self._source.name.name} was pushed ahead of this call")
 
     def _say(self, text: str) -> None:
         from pgkeep.cli.wal_session import say
