@@ -152,6 +152,12 @@ def test_archive_command_that_calls_both_stays(
         server.reload()
         pgkeep("setup", "--apply", *program, code=code)
         assert server.psql("SHOW archive_command") == both
+    # pgkeep with other settings is exchanged in what setup suggests, and not called twice.
+    other = f"/usr/bin/pgkeep wal-push %p && {ours.partition(' && ')[0]}"
+    server.psql(f"ALTER SYSTEM SET archive_command = '{other}'")
+    server.reload()
+    said = pgkeep("setup", *program, code=10).stderr
+    assert said.partition("succeed: ")[2].split("  ")[0] == ours
     pgkeep("setup", "--apply", "--replace-archive-command", *program)
     server.wait_for("SELECT current_setting('archive_command') NOT LIKE '/bin/true%'")
 

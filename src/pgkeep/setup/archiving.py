@@ -95,11 +95,19 @@ def _foreign(name: str, value: str, ours: str) -> ServerError:
         f"The server already archives its WAL with another {name}: {value}",
         why="Somebody set it, and may rely on what it does.",
         remedy="If pgkeep shall take its place, run pgkeep setup --replace-archive-command; "
-        f"if both are needed, join them, so that each has to succeed: {value} && {ours}"
+        f"if both are needed, join them, so that each has to succeed: {_joined(value, ours)}"
         if name == "archive_command"
         else "if both are needed, set archive_command to one that calls both.",
         setting=name,
     )
+
+
+def _joined(command: str, ours: str) -> str:
+    """What others call in ``command``, and pgkeep as we would; not twice where it calls pgkeep."""
+    parts = [part.strip() for part in command.split("&&")]
+    if any(_JOINS.search(part) for part in parts):
+        return f"… && {ours}"  # where a failure may be nobody's, what to keep is for them to say
+    return " && ".join([*(part for part in parts if not _is_ours(part)), ours])
 
 
 def _configured(connection: ServerConnection, name: str) -> str:
