@@ -48,7 +48,7 @@ def build(one: Build, source: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=f"pgkeep-{one.name}-"))
     try:
         options = [f"--with-blocksize={one.page_kib}", f"--with-wal-blocksize={one.wal_page_kib}"]
-        options += ["--without-readline", "--without-zlib", "--without-icu", "CFLAGS=-O1"]
+        options += ["--without-readline", "--without-zlib", "--without-icu", "CFLAGS=-O0"]
         prefix = one.bin_dir.parent
         _run([source / "configure", "-q", f"--prefix={prefix}", *options], work)
         if one.segment_pages:

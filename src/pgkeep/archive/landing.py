@@ -3,6 +3,10 @@
 PostgreSQL looks at nothing but our exit code, and would replay half a segment as if the archive
 ended in it. So the file is written under a temporary name beside its target and renamed.
 
+The bytes are durable before the name appears. The name itself need not be: if a crash takes it away
+the server asks again, and what it keeps it makes durable itself (``KeepFileRestoredFromArchive`` in
+``src/backend/access/transam/xlogarchive.c``), while recovery would wait for each.
+
 Temporary files of a killed predecessor are removed first, whoever wrote them. That is also the
 fence against an orphan which still runs (its server was killed and started again): its
 temporary name is gone, so it can no longer put its file where ours belongs.
@@ -68,13 +72,12 @@ class Landing:
                 raise not_written(self.target, error) from error
 
     def finish(self) -> None:
-        """Make the bytes durable, then let the file appear, then make its name durable."""
+        """Make the bytes durable, then let the file appear."""
         try:
             os.fsync(self._handle)
             os.close(self._handle)
             self._handle = -1
             os.rename(self._path, self.target)  # noqa: PTH104
-            sync_directory(self._directory)
         except OSError as error:
             _remove(self._path)
             raise not_written(self.target, error) from error
@@ -95,7 +98,6 @@ def land_file(source: str, target: str) -> None:
 
     try:
         os.rename(source, target)  # noqa: PTH104
-        sync_directory(os.path.dirname(os.path.abspath(target)))  # noqa: PTH100, PTH120
         return
     except OSError as error:
         if error.errno != errno.EXDEV:
@@ -108,15 +110,6 @@ def land_file(source: str, target: str) -> None:
             raise not_written(target, error) from error
         landing.finish()
     _remove(source)
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def not_written(target: str, error: OSError) -> LocalIOError:

@@ -33,7 +33,7 @@ _PAGE = 1000
 class ObjectReader(Store):
     """Objects below ``place``; :class:`ObjectStore` adds how they come there."""
 
-    request_bytes = 16 << 20
+    request_bytes = 24 << 20
 
     def __init__(self, place: ObjectPlace, options: StoreOptions | None = None) -> None:
         options = options or StoreOptions()
