@@ -30,7 +30,7 @@ from tests.installations import (
     why_missing,
 )
 from tests.object_stores import NO_METADATA
-from tests.servers import PgServer, new_directory
+from tests.servers import PgServer, made_directories, new_directory
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,6 +64,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if starters & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """What the body of a test makes is its own; fixtures look after what they make."""
+    made_directories.clear()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    """Thousands of tests would fill a disk that has room for each."""
+    mine = made_directories.copy()
+    try:
+        return (yield)
+    finally:
+        for path in mine:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

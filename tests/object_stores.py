@@ -49,6 +49,10 @@ _numbers = count(1)
 _Found = TypeVar("_Found")
 
 
+_ON_DISK = Path("/var/tmp")
+"""What they store adds up to gigabytes over a run, and temporary files may be in memory."""
+
+
 @dataclass(frozen=True)
 class Service:
     """A running object store. ``environ`` is what pgkeep needs to reach it, as variables."""
@@ -113,7 +117,7 @@ def _moto() -> Service:
 
 def _versitygw() -> Service:
     program, port = provide("versitygw"), free_port()
-    root = new_directory("vgw")
+    root = new_directory("vgw", root=_ON_DISK)
     environ = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
     argv = [program, "--port", f"127.0.0.1:{port}", "posix", root]
     start_program("versitygw", argv, port, environ)
@@ -127,7 +131,7 @@ def _minio() -> Service:
 def start_minio(*options: str | Path) -> int:
     """MinIO with these options for ``server``, on the port that is returned."""
     program, port, console = provide("minio"), free_port(), free_port()
-    root = new_directory("minio")
+    root = new_directory("minio", root=_ON_DISK)
     environ = {
         "MINIO_ROOT_USER": KEY,
         "MINIO_ROOT_PASSWORD": SECRET,
@@ -178,7 +182,7 @@ def _azurite() -> Service:
     program, port = provide("azurite"), free_port()
     account, key = "pgkeeptest", base64.b64encode(b"a key of the tests, and no secret").decode()
     argv = [program, "--silent", "--blobHost", "127.0.0.1", "--blobPort", port]
-    argv += ["--location", new_directory("azurite"), "--disableTelemetry", "--loose"]
+    argv += ["--location", new_directory("azurite", root=_ON_DISK), "--disableTelemetry", "--loose"]
     start_program("azurite", argv, port, {"AZURITE_ACCOUNTS": f"{account}:{key}"})
     options = StoreOptions(
         endpoint=f"http://127.0.0.1:{port}/{account}", account=account, account_key=key

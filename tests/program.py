@@ -39,7 +39,7 @@ def native_module() -> str:
 
 
 def _wrapper(package: Path) -> Path:
-    directory = new_directory()
+    directory = new_directory("program")
     source = package.parent
     if not can_run([sys.executable, "-c", f"open({str(package / '__init__.py')!r})"]):
         source = directory / "src"

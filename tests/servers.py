@@ -63,13 +63,20 @@ DEFAULT_CONF: dict[str, str | int] = {
 }
 
 
+made_directories: list[Path] = []
+"""Those without a name, in their order; what a test made of them goes when it ends."""
+
+
 def new_directory(name: str = "", *, root: Path | None = None) -> Path:
     """A new empty directory that the server's user owns and can reach; short path.
 
-    It is removed at the end of the process.
+    It is removed at the end of the process, and without ``name`` at the end of the test that is
+    under way: what several tests use needs one.
     """
     path = Path(tempfile.mkdtemp(prefix=f"pgk{name}", dir=root or base_directory()))
     warden().keep_directory(path)
+    if not name:
+        made_directories.append(path)
     path.chmod(0o755)
     return server_user().own(path)
 

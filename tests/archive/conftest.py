@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+
 import pytest
 
 from tests.archive.kit import DataDirectory, Host
@@ -9,20 +12,25 @@ from tests.servers import new_directory
 
 
 @pytest.fixture(params=["sealed", "plain"])
-def any_host(request: pytest.FixtureRequest) -> Host:
+def any_host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A host with a repository, once sealed and once not."""
-    return Host(new_directory(), sealed=request.param == "sealed")
+    host = Host(new_directory(), sealed=request.param == "sealed")
+    yield host
+    shutil.rmtree(host.root, ignore_errors=True)
 
 
 @pytest.fixture
-def host() -> Host:
+def host() -> Iterator[Host]:
     """A host with a sealed repository."""
-    return Host(new_directory())
+    host = Host(new_directory())
+    yield host
+    shutil.rmtree(host.root, ignore_errors=True)
 
 
 @pytest.fixture
-def data(host: Host) -> DataDirectory:
+def data(host: Host) -> Iterator[DataDirectory]:
     """A data directory (no server) that the repository of ``host`` knows."""
     data = DataDirectory.make()
     host.register(data.path)
-    return data
+    yield data
+    shutil.rmtree(data.path.parent, ignore_errors=True)

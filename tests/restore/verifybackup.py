@@ -36,7 +36,7 @@ def working_program(installation: Installation) -> tuple[Path, str]:
     program = installation.program("pg_verifybackup")
     if can_run([program, "--version"]):
         return program, ""
-    copy = new_directory() / program.name
+    copy = new_directory("verify") / program.name
     shutil.copy(program, copy)
     content = bytearray(copy.read_bytes())
     _mend(content)
