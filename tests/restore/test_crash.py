@@ -53,16 +53,22 @@ def test_killed_at_any_moment_it_does_no_harm(backed_up: Site) -> None:
     objects = [info.key for info in site.repository.store.list("")]
     began = time.monotonic()
     with start_restore(site, site.root / "whole") as process:
+        wait_for_writing(process, site.root / "whole")
+        writes = time.monotonic()
         output, _ = process.communicate()
-    whole = time.monotonic() - began
+    whole, writing = time.monotonic() - began, time.monotonic() - writes
     assert process.returncode == 0, output
     chance = random.Random(20261120)
     outcomes = {"absent": 0, "refused": 0, "whole": 0}
     for number in range(KILLS):
         into = site.root / f"killed {number}"
         with start_restore(site, into) as process:
-            # The beginning is the start of Python; most kills shall hit the writing.
-            time.sleep(whole * chance.uniform(0.25, 1.02))
+            # Most kills shall hit the writing, however long Python takes to start.
+            if number % 4:
+                wait_for_writing(process, into)
+                time.sleep(writing * chance.uniform(0, 1.02))
+            else:
+                time.sleep(whole * chance.random())
             process.send_signal(signal.SIGKILL)
             process.communicate()
         outcomes[judge(site, into)] += 1
@@ -71,6 +77,12 @@ def test_killed_at_any_moment_it_does_no_harm(backed_up: Site) -> None:
     # What a killed restore left in the repository is a pin, which dies by itself.
     left = {info.key for info in site.repository.store.list("")} - set(objects)
     assert all("/pins/" in key for key in left), left
+
+
+def wait_for_writing(process: subprocess.Popen[str], into: Path) -> None:
+    """Until the directory is there, or the command is over."""
+    while process.poll() is None and not into.exists():
+        time.sleep(0.002)
 
 
 def judge(site: Site, into: Path) -> str:
