@@ -50,7 +50,7 @@ _Found = TypeVar("_Found")
 
 
 _ON_DISK = Path("/var/tmp")
-"""What they store adds up to gigabytes over a run, and temporary files may be in memory."""
+"""What they store adds up to gigabytes over a run, and TMPDIR may be in memory."""
 
 
 @dataclass(frozen=True)
