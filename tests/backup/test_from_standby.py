@@ -295,6 +295,8 @@ def test_another_servers_segment_under_the_last_ones_name(site: Site) -> None:
     from tests.repository.kit import put_wal
 
     standby = make_standby(site.factory, site.server)
+    # A push that is under way would store ahead what comes next.
+    site.server.wait_archived()
     site.server.configure({"archive_command": "true"})
     site.server.reload()
     site.server.psql("CREATE TABLE t AS SELECT 1 AS a; CHECKPOINT")
