@@ -32,6 +32,8 @@ from tests.installations import (
 from tests.object_stores import NO_METADATA
 from tests.servers import PgServer, made_directories, new_directory
 
+_OWN_DIRECTORIES = pytest.StashKey[list[Path]]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -67,20 +69,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, None, None]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """What the body of a test makes is its own; fixtures look after what they make."""
     made_directories.clear()
-    return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown() -> Generator[None, None, None]:
-    """Thousands of tests would fill a disk that has room for each."""
-    mine = made_directories.copy()
     try:
         return (yield)
     finally:
-        for path in mine:
+        item.stash[_OWN_DIRECTORIES] = made_directories.copy()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Thousands of tests would fill a disk that has room for each."""
+    try:
+        return (yield)
+    finally:
+        for path in item.stash.get(_OWN_DIRECTORIES, []):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -170,3 +170,20 @@ def test_other_content_under_a_stored_name_is_refused_though_the_store_would_ove
         assert store.get(key) == stored
         data.add_file(FIRST, mine)
         assert host.push(data.path, FIRST).returncode == 0
+
+
+def test_what_was_found_out_long_ago_holds_where_nothing_new_can_be_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_conditions(IgnoringStore(), tmp_path)
+    (note,) = tmp_path.iterdir()
+    past = time.time() - TRUSTED_SECONDS - 1
+    os.utime(note, (past, past))
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    store = IgnoringStore()
+    assert with_conditions(store, tmp_path) is not store
+    assert store.puts == 0

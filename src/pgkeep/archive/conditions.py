@@ -27,8 +27,8 @@ def with_conditions(store: Store, folder: Path) -> Store:
     """``store``, which looks first where it would not refuse a second create by itself.
 
     Only object stores are tried; directories and SFTP are by whoever opens them. ``folder`` holds
-    what is remembered; where nothing can be, nothing is tried, since it would be each time. Raises
-    ``StoreError`` when the store cannot be reached.
+    what is remembered; where nothing can be, nothing is tried, since it would be each time, and
+    what was found out long ago still holds. Raises ``StoreError`` when the store cannot be reached.
     """
     if not is_object_url(store.url):
         return store
@@ -42,17 +42,18 @@ def _found_out(store: Store, folder: Path) -> bytes | None:
     from blake3 import blake3
 
     note = folder / blake3(store.url.encode("utf-8", "surrogateescape")).hexdigest(length=12)
+    known = None
     with suppress(OSError):
-        if 0 <= time.time() - note.stat().st_mtime < TRUSTED_SECONDS:
-            known = note.read_bytes()
-            if known in (_REFUSES, _IGNORES):
-                return known
+        known = note.read_bytes()
+        is_fresh = 0 <= time.time() - note.stat().st_mtime < TRUSTED_SECONDS
+        if is_fresh and known in (_REFUSES, _IGNORES):
+            return known
     try:
         # Before the store is tried: a host that can remember nothing would try it each time.
         folder.mkdir(mode=0o700, exist_ok=True)
         note.write_bytes(b"")
     except OSError:
-        return None
+        return known or None
     found = _REFUSES if store.capabilities.conditional_create else _IGNORES
     with suppress(OSError):
         note.write_bytes(found)
